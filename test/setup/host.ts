@@ -1,0 +1,4 @@
+// Runs before each host test file, in its worker.
+import { assertOwnNamespaces } from '../host/guard.ts'
+
+assertOwnNamespaces()
