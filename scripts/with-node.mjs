@@ -21,7 +21,8 @@ class ToolchainError extends Error {}
 
 try {
   const [command, ...args] = process.argv.slice(2)
-  if (command === undefined) throw new ToolchainError('usage: node scripts/with-node.mjs COMMAND [ARGS]')
+  if (command === undefined)
+    throw new ToolchainError('usage: node scripts/with-node.mjs COMMAND [ARGS]')
   run(command, args, isNewEnough(process.versions.node) ? process.execPath : toolchainNode())
 } catch (error) {
   if (!(error instanceof ToolchainError)) throw error
@@ -38,7 +39,8 @@ function isNewEnough(version) {
 function toolchainNode() {
   const platform = `${process.platform}-${process.arch}`
   const name = PACKAGES[platform]
-  if (name === undefined) throw new ToolchainError(`${need()}, none is packaged for ${platform}: install one`)
+  if (name === undefined)
+    throw new ToolchainError(`${need()}, none is packaged for ${platform}: install one`)
   const home = join(toolchain, `${name}-${NODE_LINE}`)
   const node = nodeIn(home, name)
   if (!existsSync(node)) fetchNode(name, home)
@@ -65,16 +67,27 @@ function fetchNode(name, home) {
 function npmInstall(directory, spec) {
   const flags = ['--no-save', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error']
   // An npm that is running us hands its own flags down (npm pack --dry-run, npm install -g): take them back.
-  const takenBack = ['--dry-run=false', '--global=false', '--package-lock-only=false', '--json=false']
+  const takenBack = [
+    '--dry-run=false',
+    '--global=false',
+    '--package-lock-only=false',
+    '--json=false',
+  ]
   const outer = process.env.npm_execpath ?? ''
   const [npm, ...first] = outer.endsWith('npm-cli.js') ? [process.execPath, outer] : ['npm']
-  const result = spawnSync(npm, [...first, 'install', ...flags, ...takenBack, '--prefix', directory, spec], {
-    cwd: directory,
-    encoding: 'utf8',
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
+  const result = spawnSync(
+    npm,
+    [...first, 'install', ...flags, ...takenBack, '--prefix', directory, spec],
+    {
+      cwd: directory,
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'pipe'],
+    },
+  )
   if (result.status === 0) return
-  const reason = result.error ? result.error.message : result.stderr.trim().split('\n').slice(0, 2).join('; ')
+  const reason = result.error
+    ? result.error.message
+    : result.stderr.trim().split('\n').slice(0, 2).join('; ')
   throw new ToolchainError(`${need()}, and npm could not install ${spec}: ${reason}`)
 }
 
@@ -97,7 +110,8 @@ function run(command, args, node) {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT']) {
     process.on(signal, () => {
       // A terminal sends its signals to the whole group, the child included: once is enough.
-      if (!(process.stdin.isTTY && (signal === 'SIGINT' || signal === 'SIGQUIT'))) child.kill(signal)
+      if (!(process.stdin.isTTY && (signal === 'SIGINT' || signal === 'SIGQUIT')))
+        child.kill(signal)
     })
   }
   child.on('error', (error) => fail(`cannot run ${command}: ${error.message}`))

@@ -12,16 +12,21 @@ export function assertOwnNamespaces(): void {
   const outer = (process.env['VMLEDGER_OUTER_NS'] ?? '').split(' ')
   for (const kind of kinds) {
     const callers = outer.find((id) => id.startsWith(`${kind}:[`))
-    if (callers === undefined) refuse(`VMLEDGER_OUTER_NS does not name the caller's ${kind} namespace`)
-    if (callers === readlinkSync(`/proc/self/ns/${kind}`)) refuse(`the ${kind} namespace is the caller's`)
+    if (callers === undefined)
+      refuse(`VMLEDGER_OUTER_NS does not name the caller's ${kind} namespace`)
+    if (callers === readlinkSync(`/proc/self/ns/${kind}`))
+      refuse(`the ${kind} namespace is the caller's`)
   }
   const names = linkNames()
-  if (names.join() !== 'lo') refuse(`other network devices than lo exist: ${names.join(', ')} (left by an earlier file?)`)
+  if (names.join() !== 'lo')
+    refuse(`other network devices than lo exist: ${names.join(', ')} (left by an earlier file?)`)
   execFileSync('ip', ['link', 'set', 'lo', 'up'])
 }
 
 function linkNames(): string[] {
-  const links = JSON.parse(execFileSync('ip', ['-j', 'link'], { encoding: 'utf8' })) as { ifname: string }[]
+  const links = JSON.parse(execFileSync('ip', ['-j', 'link'], { encoding: 'utf8' })) as {
+    ifname: string
+  }[]
   return links.map((link) => link.ifname)
 }
 
