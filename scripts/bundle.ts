@@ -22,6 +22,7 @@ const entries = {
 }
 const external = [/^node:/, /^(xstate|better-sqlite3|ulid|zod|commander)(\/|$)/]
 const inlined = '/node_modules/drizzle-orm/'
+const inlinedNotice = '// Contains drizzle-orm, by the Drizzle Team, under the Apache License 2.0.'
 
 if (process.argv[1] === import.meta.filename) await bundle()
 
@@ -56,7 +57,11 @@ async function generate(): Promise<OutputChunk[]> {
       if (level === 'warn') throw new Error(`bundle: ${log.message}`)
     },
   })
-  const { output } = await build.generate({ format: 'esm', chunkFileNames: '[name]-[hash].js' })
+  const { output } = await build.generate({
+    format: 'esm',
+    chunkFileNames: '[name]-[hash].js',
+    postBanner: ({ moduleIds }) => (moduleIds.some(isInlined) ? inlinedNotice : ''),
+  })
   await build.close()
   const chunks = output.filter((item) => item.type === 'chunk')
   for (const id of chunks.flatMap((chunk) => chunk.moduleIds)) assertExpected(id)
@@ -65,9 +70,13 @@ async function generate(): Promise<OutputChunk[]> {
 
 /** A package that slips into the bundle unnoticed would be shipped without being a dependency. */
 function assertExpected(moduleId: string): void {
-  if (moduleId.includes('/node_modules/') && !moduleId.includes(inlined)) {
+  if (moduleId.includes('/node_modules/') && !isInlined(moduleId)) {
     throw new Error(`bundle: ${moduleId} would be inlined; make it external or allow it`)
   }
+}
+
+function isInlined(moduleId: string): boolean {
+  return moduleId.includes(inlined)
 }
 
 /** Writes beside and renames: another process may be starting the CLI at this moment. */
