@@ -10,6 +10,7 @@ const root = resolve(import.meta.dirname, '..')
 const vitest = join(root, 'node_modules', 'vitest', 'vitest.mjs')
 const results = mkdtempSync(join(tmpdir(), 'vmledger-test-'))
 const args = process.argv.slice(2)
+let stopped = false // by a signal: what has not begun is not begun
 
 try {
   const total = addCounts(await unit(), await host())
@@ -42,7 +43,7 @@ function vitestCommand(project: string): string[] {
 
 /** Runs one project; a run that fails without a failed test (a file that cannot load, a crash) counts as one. */
 async function run(project: string, command: string[], stop: NodeJS.Signals): Promise<Counts> {
-  const ok = await succeeds(command, stop)
+  const ok = !stopped && (await succeeds(command, stop))
   const counts = countsOf(readResult(project))
   return ok || counts.failed > 0 ? counts : { ...counts, failed: 1 }
 }
@@ -50,7 +51,10 @@ async function run(project: string, command: string[], stop: NodeJS.Signals): Pr
 function succeeds([program = '', ...rest]: string[], stop: NodeJS.Signals): Promise<boolean> {
   const env = { ...process.env, VMLEDGER_OUTER_NS: callersNamespaces() }
   const child = spawn(program, rest, { cwd: root, stdio: ['ignore', 'inherit', 'inherit'], env })
-  const onSignal = () => child.kill(stop)
+  const onSignal = () => {
+    stopped = true
+    child.kill(stop)
+  }
   const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
   for (const signal of signals) process.on(signal, onSignal)
   return new Promise((settle, reject) => {
