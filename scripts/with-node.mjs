@@ -1,7 +1,15 @@
 // Runs a command with a Node that is new enough, fetching one into .toolchain/ when the machine's is not.
 // Plain JavaScript for Node >= 16: this is the one file that an old Node must be able to run.
 import { spawn, spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { constants } from 'node:os'
 import { delimiter, dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -25,7 +33,7 @@ try {
     throw new ToolchainError('usage: node scripts/with-node.mjs COMMAND [ARGS]')
   run(command, args, isNewEnough(process.versions.node) ? process.execPath : toolchainNode())
 } catch (error) {
-  if (!(error instanceof ToolchainError)) throw error
+  if (!(error instanceof ToolchainError || error.syscall)) throw error
   fail(error.message)
 }
 
@@ -52,6 +60,7 @@ function fetchNode(name, home) {
   talk(`Node ${process.version} is too old, fetching ${name}@${NODE_LINE} into .toolchain/ (once)`)
   mkdirSync(toolchain, { recursive: true })
   const draft = mkdtempSync(join(toolchain, 'draft-'))
+  chmodSync(draft, 0o755) // what root fetched, others may use
   try {
     writeFileSync(join(draft, 'package.json'), '{ "private": true }\n')
     npmInstall(draft, `${name}@${NODE_LINE}`)
