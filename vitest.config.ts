@@ -1,4 +1,4 @@
-// Two projects: unit runs anywhere, host only inside namespaces of its own (scripts/test.ts makes them).
+// Two projects: unit runs anywhere, host only inside the namespaces that scripts/test.ts makes.
 import { defineConfig } from 'vitest/config'
 
 const shared = {

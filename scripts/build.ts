@@ -2,11 +2,11 @@
 import { execFileSync } from 'node:child_process'
 import { rmSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { bundle } from './bundle.ts'
+import { bundle, orExit } from './bundle.ts'
 
 const root = resolve(import.meta.dirname, '..')
 
-await bundle()
+await orExit(bundle())
 rmSync(join(root, 'dist', 'types'), { recursive: true, force: true })
 try {
   execFileSync('tsc', ['-p', 'tsconfig.build.json'], { cwd: root, stdio: 'inherit' })

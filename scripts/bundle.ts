@@ -1,4 +1,4 @@
-// Bundles src/ into dist/ with drizzle-orm inlined; run directly it always bundles, imported it can skip when dist is fresh.
+// Bundles src/ into dist/ with drizzle-orm inlined, always or only when dist is older than src.
 import {
   chmodSync,
   existsSync,
@@ -11,6 +11,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { join, resolve } from 'node:path'
+import { stripVTControlCharacters } from 'node:util'
 import type { OutputChunk } from 'rolldown'
 
 const root = resolve(import.meta.dirname, '..')
@@ -24,7 +25,7 @@ const external = [/^node:/, /^(xstate|better-sqlite3|ulid|zod|commander)(\/|$)/]
 const inlined = '/node_modules/drizzle-orm/'
 const inlinedNotice = '// Contains drizzle-orm, by the Drizzle Team, under the Apache License 2.0.'
 
-if (process.argv[1] === import.meta.filename) await bundle()
+if (process.argv[1] === import.meta.filename) await orExit(bundle())
 
 /** Bundles unless every output is newer than everything in src. */
 export async function bundleIfStale(): Promise<void> {
@@ -45,16 +46,28 @@ export async function bundle(): Promise<void> {
   }
 }
 
+/** Awaits a build for a script: its failure is told without a stack and ends the process. */
+export async function orExit(work: Promise<void>): Promise<void> {
+  try {
+    await work
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error)
+    process.stderr.write(`cannot bundle: ${stripVTControlCharacters(reason).trim()}\n`)
+    process.exit(1)
+  }
+}
+
 async function generate(): Promise<OutputChunk[]> {
   const { rolldown } = await import('rolldown') // here, because a fresh dist does not need it
-  const present = Object.entries(entries).filter(([, file]) => existsSync(join(root, file)))
+  const present = Object.entries(entries).filter(([, file]) => isThere(file))
+  if (present.length === 0) return []
   const build = await rolldown({
     cwd: root,
     input: Object.fromEntries(present),
     platform: 'node',
     external,
     onLog: (level, log) => {
-      if (level === 'warn') throw new Error(`bundle: ${log.message}`)
+      if (level === 'warn') throw new Error(log.message)
     },
   })
   const { output } = await build.generate({
@@ -68,10 +81,17 @@ async function generate(): Promise<OutputChunk[]> {
   return chunks
 }
 
+/** A missing entry does not keep the rest from being tested; the package check refuses it. */
+function isThere(file: string): boolean {
+  const there = existsSync(join(root, file))
+  if (!there) process.stderr.write(`bundle: there is no ${file}, left out\n`)
+  return there
+}
+
 /** A package that slips into the bundle unnoticed would be shipped without being a dependency. */
 function assertExpected(moduleId: string): void {
   if (moduleId.includes('/node_modules/') && !isInlined(moduleId)) {
-    throw new Error(`bundle: ${moduleId} would be inlined; make it external or allow it`)
+    throw new Error(`${moduleId} would be inlined; make it external or allow it`)
   }
 }
 

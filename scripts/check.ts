@@ -7,8 +7,8 @@ type Outcome = { readonly name: string; readonly ok: boolean }
 const root = resolve(import.meta.dirname, '..')
 const steps = {
   types: ['tsc'],
-  lint: ['oxlint'],
-  format: ['oxfmt', '--check'],
+  lint: ['oxlint', '--format=unix'],
+  format: ['oxfmt', '--list-different'],
   unused: ['knip', '--no-progress', '--no-config-hints'],
   package: ['node', 'scripts/check-package.ts'],
 } as const

@@ -1,12 +1,13 @@
-// Walks the public type declarations and finds imports that a user's compiler could not resolve.
+// Finds imports in the public type declarations that a user's compiler could not resolve.
 import { readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 
-// Dependencies that ship types. better-sqlite3 has none and drizzle-orm is bundled: neither may show in public types.
+// Dependencies that ship types. better-sqlite3 has none and drizzle-orm is bundled: neither may
+// show in public types.
 const resolvable = /^(node:.+|(xstate|zod|ulid|commander)(\/.+)?)$/
 const specifiers = /\b(?:from\s*|import\s*\(\s*|import\s+)(['"])(.+?)\1/g
 
-/** What the declarations reachable from `entries` import beyond the resolvable, as `file: specifier`. */
+/** What the declarations reachable from `entries` import beyond that, as `file: specifier`. */
 export function foreignImports(directory: string, entries: readonly string[]): string[] {
   const foreign: string[] = []
   const seen = new Set<string>()

@@ -35,7 +35,7 @@ export function reasonToLeaveOutHost(): string | undefined {
   return trial.status === 0 ? undefined : `namespaces are refused here (${trial.stderr.trim()})`
 }
 
-/** The ids of this process's namespaces, for the guard on the other side to compare with its own. */
+/** The ids of this process's namespaces, for the guard inside to compare with its own. */
 export function callersNamespaces(): string {
   if (process.platform !== 'linux') return ''
   return ['net', 'mnt', 'pid'].map((kind) => readlinkSync(`/proc/self/ns/${kind}`)).join(' ')

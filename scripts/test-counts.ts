@@ -15,7 +15,7 @@ type VitestResult = {
 
 export const noCounts: Counts = { passed: 0, failed: 0, skipped: 0 }
 
-/** A file that fails outside its tests (it cannot load, a hook throws) counts as one failed test. */
+/** A file that fails outside its tests (it cannot load) counts as one failed test. */
 export function countsOf(json: string | undefined): Counts {
   if (json === undefined) return noCounts
   const result = JSON.parse(json) as VitestResult

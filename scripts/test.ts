@@ -1,4 +1,4 @@
-// Runs the tests: project unit here, project host inside namespaces of its own; ends with one line of counts.
+// Runs the tests, those of project host inside namespaces of their own, and ends with the counts.
 import { spawn } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -41,7 +41,7 @@ function vitestCommand(project: string): string[] {
   return [process.execPath, vitest, 'run', '--project', project, ...reporters, ...args]
 }
 
-/** Runs one project; a run that fails without a failed test (a file that cannot load, a crash) counts as one. */
+/** Runs one project; a run that fails without a failed test (a crash) counts as one. */
 async function run(project: string, command: string[], stop: NodeJS.Signals): Promise<Counts> {
   const ok = !stopped && (await succeeds(command, stop))
   const counts = countsOf(readResult(project))

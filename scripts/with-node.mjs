@@ -1,4 +1,4 @@
-// Runs a command with a Node that is new enough, fetching one into .toolchain/ when the machine's is not.
+// Runs a command with a Node that is new enough, fetched into .toolchain/ if need be.
 // Plain JavaScript for Node >= 16: this is the one file that an old Node must be able to run.
 import { spawn, spawnSync } from 'node:child_process'
 import {
@@ -55,7 +55,7 @@ function toolchainNode() {
   return node
 }
 
-/** Installs beside the final place and renames, so that two at the same moment cannot spoil each other. */
+/** Installs beside the final place and renames, so that two at one moment cannot collide. */
 function fetchNode(name, home) {
   talk(`Node ${process.version} is too old, fetching ${name}@${NODE_LINE} into .toolchain/ (once)`)
   mkdirSync(toolchain, { recursive: true })
@@ -75,7 +75,7 @@ function fetchNode(name, home) {
 
 function npmInstall(directory, spec) {
   const flags = ['--no-save', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error']
-  // An npm that is running us hands its own flags down (npm pack --dry-run, npm install -g): take them back.
+  // An npm that is running us hands its flags down (npm pack --dry-run, npm install -g).
   const takenBack = [
     '--dry-run=false',
     '--global=false',
@@ -104,7 +104,7 @@ function moveIntoPlace(draft, home, name) {
   try {
     renameSync(draft, home)
   } catch (error) {
-    if (!existsSync(nodeIn(home, name))) throw error // else another run was faster, and its copy is as good
+    if (!existsSync(nodeIn(home, name))) throw error // else another run was faster
   }
 }
 
@@ -131,7 +131,7 @@ function run(command, args, node) {
 function dieBy(signal) {
   process.removeAllListeners(signal)
   process.kill(process.pid, signal)
-  setTimeout(() => process.exit(128 + constants.signals[signal]), 100) // when the signal did not kill us
+  setTimeout(() => process.exit(128 + constants.signals[signal]), 100) // it did not kill us
 }
 
 function nodeIn(directory, name) {

@@ -1,12 +1,13 @@
-// Stops the host tests unless they run in network, mount and pid namespaces of their own: they make and remove devices.
+// Stops the host tests, which make and remove devices, unless in namespaces of their own.
 import { execFileSync } from 'node:child_process'
 import { readlinkSync } from 'node:fs'
 
 const kinds = ['net', 'mnt', 'pid'] as const
 
 /**
- * Throws unless this process is fenced off from the machine and its network holds nothing but `lo`, which is brought up.
- * The caller's namespaces come in VMLEDGER_OUTER_NS; what is missing or cannot be read counts as not fenced off.
+ * Throws unless this process is fenced off from the machine (network, mounts, pids) and its
+ * network holds nothing but `lo`, which is brought up. The caller's namespaces come in
+ * VMLEDGER_OUTER_NS; what is missing or cannot be read counts as not fenced off.
  */
 export function assertOwnNamespaces(): void {
   const outer = (process.env['VMLEDGER_OUTER_NS'] ?? '').split(' ')
