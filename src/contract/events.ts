@@ -1,0 +1,293 @@
+/** The event catalogue: every fact that the log may hold, as a schema that is checked at the border. */
+import { z } from 'zod'
+import { LedgerError } from './errors.ts'
+import {
+  badOutcomes,
+  goodOutcomes,
+  identitySchema,
+  keySchema,
+  kindPattern,
+  namePattern,
+  processIdentitySchema,
+} from './resources.ts'
+import { vmIdPattern } from './ids.ts'
+
+const text = z.string().max(8192)
+const shortText = z.string().max(256)
+const timestamp = z.iso.datetime({ precision: 3 })
+const bytes = z.int().nonnegative()
+const error = z.strictObject({ code: z.string().max(64), message: text })
+const generation = z.int().positive()
+const nothing = z.strictObject({})
+const failure = z.strictObject({ error })
+const json = z.json()
+
+const define = <S extends z.ZodType>(stream: 'vm' | 'host' | 'image', doc: string, data: S) => ({
+  stream,
+  schemaVersion: 1,
+  doc,
+  data,
+})
+
+/** One entry an event type: its kind of stream, schema version, what it says, and its payload. */
+export const catalogue = {
+  'vm.creating': define(
+    'vm',
+    'A VM is about to be made; opens its stream and reserves its id for ever.',
+    z.strictObject({
+      image: shortText.nullable(),
+      backend: shortText,
+      stateDir: text.nullable(),
+      owner: processIdentitySchema,
+      lease: z.enum(['process', 'manual']),
+      diskBytes: bytes.nullable(),
+      config: json,
+    }),
+  ),
+  'vm.created': define('vm', 'Everything that the VM needs before it starts exists.', nothing),
+  'vm.starting': define('vm', 'The VMM is about to be started.', nothing),
+  'vm.running': define(
+    'vm',
+    'The guest runs; `process` is the VMM, null where the backend has no process of its own.',
+    z.strictObject({ process: processIdentitySchema.nullable() }),
+  ),
+  'vm.stopping': define(
+    'vm',
+    'The guest is asked, or has decided, to stop.',
+    z.strictObject({ reason: text, by: shortText }),
+  ),
+  'vm.stopped': define(
+    'vm',
+    'The VMM has ended, by an exit code or by a signal.',
+    z.strictObject({ exitCode: z.int().nullable(), signal: shortText.nullable() }),
+  ),
+  'vm.create_failed': define('vm', 'Making the VM failed.', failure),
+  'vm.start_failed': define('vm', 'Starting the VM failed.', failure),
+  'vm.stop_failed': define('vm', 'Stopping the VM failed; its VMM may live.', failure),
+  'vm.adopted': define(
+    'vm',
+    'Another process owns the VM from now on.',
+    z.strictObject({ owner: processIdentitySchema }),
+  ),
+  'vm.crash_detected': define(
+    'vm',
+    'The VMM was proven dead while the VM should have been running.',
+    z.strictObject({ verdict: z.literal('dead'), evidence: z.array(text).max(16) }),
+  ),
+  'resource.intended': define(
+    'vm',
+    'A host resource is about to be made. Durable before the host is touched.',
+    z.strictObject({
+      key: keySchema,
+      kind: z.string().regex(kindPattern),
+      name: z.string().regex(namePattern),
+      step: z.string().max(240),
+      uses: z.array(keySchema).max(256),
+      spec: z.record(z.string(), json),
+    }),
+  ),
+  'resource.acquired': define(
+    'vm',
+    'The resource exists and is ours; `identity` is what proves it later.',
+    z.strictObject({ key: keySchema, identity: identitySchema }),
+  ),
+  'resource.acquire_failed': define(
+    'vm',
+    'The resource was not made; nothing of ours stands under its name.',
+    z.strictObject({ key: keySchema, error }),
+  ),
+  'resource.released': define(
+    'vm',
+    'The resource was given back outside a cleanup.',
+    z.strictObject({ key: keySchema, outcome: z.enum(goodOutcomes) }),
+  ),
+  'subnet.allocated': define(
+    'vm',
+    'A subnet is promised to the VM: intent and acquisition in one.',
+    z.strictObject({
+      key: keySchema,
+      octet: z.int().min(0).max(255),
+      subnet: z.cidrv4(),
+      gatewayIp: z.ipv4(),
+      guestIp: z.ipv4(),
+    }),
+  ),
+  'cleanup.started': define(
+    'vm',
+    'A process claims the exclusive right to clean the VM; an older claim is void from here on.',
+    z.strictObject({
+      claim: z.strictObject({ claimId: z.ulid(), process: processIdentitySchema, generation }),
+      reason: z.enum(['close', 'gc', 'rm', 'prune', 'recover']),
+      attempt: z.int().positive(),
+    }),
+  ),
+  'cleanup.step_succeeded': define(
+    'vm',
+    'One resource is given back, seen with our own eyes.',
+    z.strictObject({
+      key: keySchema,
+      step: z.string().max(240),
+      outcome: z.enum(goodOutcomes),
+      attempt: z.int().positive(),
+      generation,
+    }),
+  ),
+  'cleanup.step_failed': define(
+    'vm',
+    'One resource could not be given back; it is still held.',
+    z.strictObject({
+      key: keySchema,
+      step: z.string().max(240),
+      outcome: z.enum(badOutcomes),
+      error,
+      attempt: z.int().positive(),
+      generation,
+      retryAt: timestamp.nullable(),
+    }),
+  ),
+  'cleanup.step_abandoned': define(
+    'vm',
+    'A person gave up on a resource. It is not touched and stays listed for ever.',
+    z.strictObject({ key: keySchema, reason: text, by: shortText }),
+  ),
+  'cleanup.finished': define(
+    'vm',
+    'Nothing is held any more. `generation` is null where no claim was needed.',
+    z.strictObject({ generation: generation.nullable() }),
+  ),
+  'cleanup.failed': define(
+    'vm',
+    'This attempt ended with something still held; the next is due at `retryAt`.',
+    z.strictObject({ error, generation: generation.nullable(), retryAt: timestamp.nullable() }),
+  ),
+  'vm.removed': define(
+    'vm',
+    'The VM leaves the lists. Its id stays reserved and its history stays readable.',
+    z.strictObject({ by: shortText, reason: text }),
+  ),
+  'host.booted': define(
+    'host',
+    'The host runs under another boot id than before; what lives in memory is lost by definition.',
+    z.strictObject({ bootId: z.string(), previousBootId: z.string().nullable() }),
+  ),
+  'disk.checked': define(
+    'host',
+    'Free space was looked at for an admission, with the verdict.',
+    z.strictObject({
+      path: text,
+      free: bytes,
+      total: bytes,
+      verdict: z.enum(['ok', 'warn', 'reject']),
+    }),
+  ),
+  'orphan.observed': define(
+    'host',
+    'A host resource that no stream owns was seen.',
+    z.strictObject({ kind: shortText, name: text, tag: text.nullable() }),
+  ),
+  'orphan.released': define(
+    'host',
+    'An orphan was given back, with all its proofs.',
+    z.strictObject({ kind: shortText, name: text, outcome: z.enum(goodOutcomes), reason: text }),
+  ),
+  'vm_dir.reclaimed': define(
+    'host',
+    'A VM directory of another runner was deleted.',
+    z.strictObject({ path: text, bytes, reason: text }),
+  ),
+  'ledger.migrated': define(
+    'host',
+    'The schema of the database was brought to a newer version.',
+    z.strictObject({ from: z.int().nonnegative(), to: z.int().positive() }),
+  ),
+  'image.registered': define(
+    'image',
+    'An image file was written, synced and put in place.',
+    z.strictObject({ digest: shortText, path: text, bytes, source: text.nullable() }),
+  ),
+  'image.tagged': define(
+    'image',
+    'A tag names this image.',
+    z.strictObject({ scope: z.enum(['local', 'registry']), tag: shortText }),
+  ),
+  'image.pinned': define(
+    'image',
+    'A VM of some ledger uses the image from now on.',
+    z.strictObject({ ledger: z.ulid(), vm: z.string().regex(vmIdPattern) }),
+  ),
+  'image.unpinned': define(
+    'image',
+    'A VM uses the image no longer.',
+    z.strictObject({ ledger: z.ulid(), vm: z.string().regex(vmIdPattern) }),
+  ),
+  'image.removal_intended': define(
+    'image',
+    'The image is about to be deleted; a pin is refused from here on.',
+    z.strictObject({ reason: text }),
+  ),
+  'image.reclaimed': define(
+    'image',
+    'The image file was deleted.',
+    z.strictObject({ path: text, bytes, reason: text }),
+  ),
+} as const
+
+export type EventType = keyof typeof catalogue
+export type EventData<T extends EventType> = z.infer<(typeof catalogue)[T]['data']>
+type TypesOf<S> = { [T in EventType]: (typeof catalogue)[T]['stream'] extends S ? T : never }[EventType]
+export type VmEventType = Extract<EventType, `vm.${string}` | `resource.${string}` | `subnet.${string}` | `cleanup.${string}`>
+export type HostEventType = TypesOf<'host'>
+
+/** An event as the machine sees it: what, and when it was recorded. */
+export type VmEvent = {
+  [T in VmEventType]: { readonly type: T; readonly data: EventData<T>; readonly recordedAt: string }
+}[VmEventType]
+
+export const eventTypes = Object.keys(catalogue) as EventType[]
+export const vmEventTypes = eventTypes.filter((t) => catalogue[t].stream === 'vm') as VmEventType[]
+export const isEventType = (type: string): type is EventType => Object.hasOwn(catalogue, type)
+
+export type EventMetadata = {
+  readonly actor: string
+  readonly correlationId: string | null
+  readonly causationId: string | null
+  readonly bootId: string | null
+  readonly pid: number
+  readonly machineVersion: number
+}
+
+/** An immutable fact of the log, read back. */
+export type RecordedEvent<T extends EventType = EventType> = {
+  [U in T]: {
+    /** Global, 1-based, gapless. */
+    readonly position: number
+    readonly eventId: string
+    readonly streamId: string
+    /** 1-based, gapless within its stream. */
+    readonly version: number
+    readonly type: U
+    readonly schemaVersion: number
+    readonly data: EventData<U>
+    readonly metadata: EventMetadata
+    /** RFC 3339, UTC, milliseconds. */
+    readonly occurredAt: string
+    readonly recordedAt: string
+    /** sha256 over the previous hash and the stored columns, hex. */
+    readonly hash: string
+  }
+}[T]
+
+/** Checks a payload against the catalogue. @throws LedgerError INVALID_EVENT */
+export function parseEventData(type: string, data: unknown): unknown {
+  if (!isEventType(type)) throw new LedgerError('INVALID_EVENT', `unknown event type ${JSON.stringify(type)}`)
+  const parsed = catalogue[type].data.safeParse(data)
+  if (parsed.success) return parsed.data
+  throw new LedgerError('INVALID_EVENT', `${type}: ${problemsOf(parsed.error)}`)
+}
+
+/** The first problems of a refused payload in one line: `path: message; ...`. */
+export const problemsOf = (refused: z.ZodError): string =>
+  refused.issues
+    .slice(0, 3)
+    .map((issue) => `${issue.path.join('.') || 'payload'}: ${issue.message}`)
+    .join('; ')

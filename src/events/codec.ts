@@ -1,0 +1,82 @@
+/** From a payload to its stored columns and back; older schema versions are upcast on the way back. */
+import type { z } from 'zod'
+import { CorruptEventError, LedgerError } from '../contract/errors.ts'
+import {
+  catalogue,
+  type EventMetadata,
+  type EventType,
+  parseEventData,
+  problemsOf,
+  type RecordedEvent,
+} from '../contract/events.ts'
+import { limits } from '../contract/limits.ts'
+import type { EventRow } from './schema.ts'
+
+/** Brings a payload of schema version `n` to `n + 1`: `upcasts['vm.creating'][n]`. */
+export type Upcasts = Readonly<Record<string, Readonly<Record<number, (data: unknown) => unknown>>>>
+type Entry = { readonly schemaVersion: number; readonly data: z.ZodType }
+export type Catalogue = Readonly<Record<string, Entry>>
+
+/** None yet: every event type is at its first schema version. */
+const upcasts: Upcasts = {}
+
+/**
+ * Checks a payload and gives its stored text, and the payload exactly as a reader will get it back.
+ * @throws LedgerError INVALID_EVENT
+ */
+export function encodeData(type: string, data: unknown): { text: string; data: unknown } {
+  const text = JSON.stringify(parseEventData(type, data))
+  const bytes = Buffer.byteLength(text)
+  if (bytes > limits.eventBytesMax)
+    throw new LedgerError(
+      'INVALID_EVENT',
+      `${type}: the payload has ${bytes} bytes, at most ${limits.eventBytesMax} are allowed`,
+    )
+  return { text, data: JSON.parse(text) }
+}
+
+/** The event in a stored row. @throws CorruptEventError */
+export function decode(row: EventRow, known: Catalogue = catalogue, steps = upcasts): RecordedEvent {
+  const entry = Object.hasOwn(known, row.type) ? known[row.type] : undefined
+  if (entry === undefined) throw new CorruptEventError(row.position, `unknown type ${row.type}`)
+  const data = upcast(row, entry, parseJson(row, row.data), steps)
+  return {
+    position: row.position,
+    eventId: row.eventId,
+    streamId: row.streamId,
+    version: row.version,
+    type: row.type as EventType,
+    schemaVersion: row.schemaVersion,
+    data,
+    metadata: parseJson(row, row.metadata) as EventMetadata,
+    occurredAt: row.occurredAt,
+    recordedAt: row.recordedAt,
+    hash: row.hash.toString('hex'),
+  } as RecordedEvent
+}
+
+function upcast(row: EventRow, entry: Entry, stored: unknown, steps: Upcasts): unknown {
+  if (row.schemaVersion > entry.schemaVersion)
+    throw new CorruptEventError(
+      row.position,
+      `${row.type} has schema version ${row.schemaVersion}, this vmledger knows ${entry.schemaVersion}; update it`,
+    )
+  let data = stored
+  for (let version = row.schemaVersion; version < entry.schemaVersion; version++) {
+    const step = steps[row.type]?.[version]
+    if (step === undefined)
+      throw new CorruptEventError(row.position, `${row.type} has no upcast from schema version ${version}`)
+    data = step(data)
+  }
+  const parsed = entry.data.safeParse(data)
+  if (!parsed.success) throw new CorruptEventError(row.position, `${row.type}: ${problemsOf(parsed.error)}`)
+  return parsed.data
+}
+
+function parseJson(row: EventRow, text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch (cause) {
+    throw new CorruptEventError(row.position, 'a column does not hold JSON', cause)
+  }
+}

@@ -1,0 +1,132 @@
+/** Opens the file: permissions, pragmas that are set and then asserted, schema. */
+import { chmodSync, chownSync, closeSync, existsSync, mkdirSync, openSync, type Stats, statfsSync, statSync } from 'node:fs'
+import { dirname } from 'node:path'
+import Database from 'better-sqlite3'
+import { assert, LedgerError } from '../contract/errors.ts'
+import { limits } from '../contract/limits.ts'
+import { type Migration, migrate, pendingOf } from './migrations.ts'
+import { explain } from './sqlite-errors.ts'
+import { retryWhileBusy } from './wait.ts'
+
+export type DatabaseOptions = {
+  readonly file: string
+  readonly migrations: readonly Migration[]
+  /** Opens an existing file, never writes to it and never migrates it. */
+  readonly readonly: boolean
+  /** RFC 3339, for schema_migrations. */
+  readonly now: string
+}
+
+/** The WAL-reset bug (lost commits with several processes) is fixed from here on. */
+const sqliteVersionMin = [3, 51, 3] as const
+const walBytesMax = 16 * 1024 * 1024
+const full = 2
+
+/** statfs types on which SQLite's locks or WAL cannot be trusted. */
+const networkFileSystems = new Map([
+  [0x6969, 'NFS'],
+  [0x517b, 'SMB'],
+  [0xff534d42, 'CIFS'],
+  [0xfe534d42, 'SMB2'],
+  [0x01021997, '9p'],
+  [0x5346414f, 'AFS'],
+  [0x00c36400, 'Ceph'],
+])
+
+/** @throws LedgerError NO_HOME, WRONG_OWNER, UNSUPPORTED, NEWER_SCHEMA, MIGRATION_FAILED, CORRUPT_DATABASE, BUSY, ... */
+export function openDatabase(options: DatabaseOptions): Database.Database {
+  try {
+    return options.readonly ? openToRead(options) : openToWrite(options)
+  } catch (error) {
+    throw explain(error, options.file)
+  }
+}
+
+function openToRead({ file, migrations }: DatabaseOptions): Database.Database {
+  if (!existsSync(file)) throw new LedgerError('NO_HOME', noHome(dirname(file)))
+  const db = connect(file, true)
+  try {
+    retryWhileBusy(() => pendingOf(db, migrations), limits.busyMsMax, file)
+    return db
+  } catch (error) {
+    db.close()
+    throw error
+  }
+}
+
+function openToWrite({ file, migrations, now }: DatabaseOptions): Database.Database {
+  const home = dirname(file)
+  const owner = prepareHome(home)
+  createFile(file, owner)
+  const db = connect(file, false)
+  try {
+    setPragmas(db)
+    migrate(db, migrations, now)
+    return db
+  } catch (error) {
+    db.close()
+    throw error
+  }
+}
+
+function connect(file: string, readonly: boolean): Database.Database {
+  // busy_timeout 0: waiting is done by retryWhileBusy and by the recorder, fairly.
+  const db = new Database(file, { readonly, timeout: 0 })
+  const version = db.prepare('SELECT sqlite_version()').pluck().get() as string
+  if (!isRecent(version))
+    throw new LedgerError('UNSUPPORTED', `SQLite ${version} may lose commits; ${sqliteVersionMin.join('.')} or newer is needed`)
+  return db
+}
+
+function setPragmas(db: Database.Database): void {
+  retryWhileBusy(() => db.pragma('journal_mode = WAL'), limits.busyMsMax, db.name)
+  // FULL, not the WAL default NORMAL: an effect may run right after COMMIT, so the intent must survive power loss.
+  db.pragma('synchronous = FULL')
+  db.pragma('foreign_keys = ON')
+  db.pragma(`journal_size_limit = ${walBytesMax}`)
+  assert(db.pragma('journal_mode', { simple: true }) === 'wal', 'journal_mode is WAL')
+  assert(db.pragma('synchronous', { simple: true }) === full, 'synchronous is FULL')
+  assert(db.pragma('foreign_keys', { simple: true }) === 1, 'foreign_keys is ON')
+}
+
+/** Makes or checks the directory of the database. What root makes in it keeps its owner. */
+export function prepareHome(home: string): Stats {
+  mkdirSync(home, { recursive: true, mode: 0o700 })
+  const stats = statSync(home)
+  const user = process.geteuid?.() ?? stats.uid
+  if (user !== 0 && stats.uid !== user)
+    throw new LedgerError('WRONG_OWNER', `${home} belongs to user ${stats.uid}, this is user ${user}; run as its owner or as root`)
+  if ((stats.mode & 0o022) !== 0)
+    throw new LedgerError('WRONG_OWNER', `${home} can be written by other users; run: chmod go-w ${home}`)
+  const network = networkFileSystems.get(statfsSync(home).type)
+  if (network !== undefined)
+    throw new LedgerError('UNSUPPORTED', `${home} is on ${network}; a ledger needs a local file system`)
+  return stats
+}
+
+/** Gives what root made in somebody's home to its owner. */
+export function giveTo(path: string, owner: Stats): void {
+  if (process.geteuid?.() === 0 && owner.uid !== 0) chownSync(path, owner.uid, owner.gid)
+}
+
+/** Only ever creates: a descriptor of an existing database, when closed, drops SQLite's own locks on it. */
+function createFile(file: string, owner: Stats): void {
+  if (existsSync(file)) return
+  try {
+    closeSync(openSync(file, 'wx', 0o600))
+    chmodSync(file, 0o600)
+    giveTo(file, owner)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+  }
+}
+
+function isRecent(version: string): boolean {
+  const parts = version.split('.').map(Number)
+  for (const [index, minimum] of sqliteVersionMin.entries())
+    if (parts[index] !== minimum) return (parts[index] ?? 0) > minimum
+  return true
+}
+
+const noHome = (home: string): string =>
+  `No home at ${home}: nothing has been recorded yet; try \`vmledger demo\``

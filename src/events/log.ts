@@ -1,0 +1,221 @@
+/** The log: append with an expected version, read in order. Immutable, gapless, chained. */
+import type Database from 'better-sqlite3'
+import { assert, LedgerError } from '../contract/errors.ts'
+import { catalogue, type EventMetadata, type EventType, type RecordedEvent } from '../contract/events.ts'
+import { chainHash, genesis } from './chain.ts'
+import { decode } from './codec.ts'
+import type { EventRow } from './schema.ts'
+import { explain, isBusy, isConstraint } from './sqlite-errors.ts'
+
+/** An event as it is about to be written: `text` is the JSON of `data`. */
+export type NewEvent = {
+  readonly eventId: string
+  /** The caller chose the id, so it may have been recorded before. */
+  readonly isIdGiven: boolean
+  readonly type: EventType
+  readonly data: unknown
+  readonly text: string
+  readonly metadata: EventMetadata
+  readonly occurredAt: string
+  readonly recordedAt: string
+}
+
+/** All events of an item are recorded, or none of them. `after` is the fold after each, for the projections. */
+export type AppendItem<State> = {
+  readonly streamId: string
+  readonly expectedVersion: number
+  readonly events: readonly NewEvent[]
+  readonly after: readonly State[]
+}
+
+export type AppendResult =
+  /** `isRepeated`: it was recorded before, by the same event ids. */
+  | { readonly status: 'recorded'; readonly events: readonly RecordedEvent[]; readonly isRepeated: boolean }
+  | { readonly status: 'conflict'; readonly actualVersion: number }
+  /** A constraint, or the id's other payload: this item alone is refused. */
+  | { readonly status: 'refused'; readonly error: LedgerError }
+
+export type Head = { readonly position: number; readonly hash: Buffer }
+export type Project<State> = (event: RecordedEvent, after: State) => void
+
+export type Log<State> = {
+  /** One transaction, one fsync. @throws LedgerError BUSY, DISK_FULL, NEWER_SCHEMA ...: then nothing is recorded */
+  append(items: readonly AppendItem<State>[]): AppendResult[]
+  readStream(streamId: string, afterVersion: number): RecordedEvent[]
+  /** Of one stream, or of all for null, in order of position. */
+  readPage(streamId: string | null, afterPosition: number, limit: number): RecordedEvent[]
+  rowsAfter(afterPosition: number, limit: number): EventRow[]
+  findEvent(eventId: string): RecordedEvent | null
+  head(): Head
+  /** Changes exactly when another connection has committed. */
+  dataVersion(): number
+}
+
+const columns = `position, event_id AS eventId, stream_id AS streamId, version, type,
+  schema_version AS schemaVersion, data, metadata, occurred_at AS occurredAt, recorded_at AS recordedAt, hash`
+
+/** `schemaVersion` is this program's: once a newer one has migrated the file, appending stops. */
+export function openLog<State>(
+  db: Database.Database,
+  schemaVersion: number,
+  project: Project<State>,
+): Log<State> {
+  const sql = {
+    begin: db.prepare('BEGIN IMMEDIATE'),
+    commit: db.prepare('COMMIT'),
+    rollback: db.prepare('ROLLBACK'),
+    save: db.prepare('SAVEPOINT item'),
+    release: db.prepare('RELEASE item'),
+    undo: db.prepare('ROLLBACK TO item'),
+    userVersion: db.prepare('PRAGMA user_version').pluck(),
+    dataVersion: db.prepare('PRAGMA data_version').pluck(),
+    head: db.prepare('SELECT position, hash FROM events ORDER BY position DESC LIMIT 1'),
+    version: db.prepare('SELECT max(version) FROM events WHERE stream_id = ?').pluck(),
+    insert: db.prepare('INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)'),
+    stream: db.prepare(`SELECT ${columns} FROM events WHERE stream_id = ? AND version > ? ORDER BY version`),
+    streamPage: db.prepare(`SELECT ${columns} FROM events WHERE stream_id = ? AND position > ? ORDER BY version LIMIT ?`),
+    page: db.prepare(`SELECT ${columns} FROM events WHERE position > ? ORDER BY position LIMIT ?`),
+    byId: db.prepare(`SELECT ${columns} FROM events WHERE event_id = ?`),
+  }
+
+  function append(items: readonly AppendItem<State>[]): AppendResult[] {
+    begin()
+    try {
+      refuseNewerSchema()
+      let head = readHead()
+      const results = items.map((item) => {
+        const result = appendItem(item, head)
+        if (result.status === 'recorded' && !result.isRepeated) head = headAfter(result.events)
+        return result
+      })
+      sql.commit.run()
+      return results
+    } catch (error) {
+      if (db.inTransaction) sql.rollback.run()
+      throw explain(error, db.name)
+    }
+  }
+
+  function begin(): void {
+    try {
+      sql.begin.run()
+    } catch (error) {
+      if (isBusy(error)) throw new LedgerError('BUSY', `${db.name}: another process is writing; try again`, { cause: error })
+      throw explain(error, db.name)
+    }
+  }
+
+  function appendItem(item: AppendItem<State>, head: Head): AppendResult {
+    assert(item.events.length === item.after.length, 'one state after each event')
+    const repeated = findRepeated(item)
+    if (repeated !== null) return repeated
+    const actualVersion = (sql.version.get(item.streamId) as number | null) ?? 0
+    if (actualVersion !== item.expectedVersion) return { status: 'conflict', actualVersion }
+    sql.save.run()
+    try {
+      const events = insertAll(item, head)
+      sql.release.run()
+      return { status: 'recorded', events, isRepeated: false }
+    } catch (error) {
+      // SQLite may have rolled the whole transaction back (FULL, IOERR): then there is nothing to undo.
+      if (!db.inTransaction || !isConstraint(error)) throw error
+      sql.undo.run()
+      sql.release.run()
+      return { status: 'refused', error: explain(error, db.name) as LedgerError }
+    }
+  }
+
+  function insertAll(item: AppendItem<State>, start: Head): RecordedEvent[] {
+    let head = start
+    return item.events.map((event, index) => {
+      const row = rowOf(event, item.streamId, item.expectedVersion + index + 1, head)
+      const position = row.position
+      sql.insert.run(position, row.eventId, row.streamId, row.version, row.type, row.schemaVersion, row.data, row.metadata, row.occurredAt, row.recordedAt, row.hash)
+      head = { position, hash: row.hash }
+      const recorded = recordedOf(event, row)
+      project(recorded, item.after[index]!)
+      return recorded
+    })
+  }
+
+  /** The same ids with the same payloads were recorded before: the answer is what was recorded then. */
+  function findRepeated(item: AppendItem<State>): AppendResult | null {
+    if (!item.events.some((event) => event.isIdGiven)) return null
+    const found = item.events.map((event) => findEvent(event.eventId))
+    if (found.every((event) => event === null)) return null
+    const isSame = found.every(
+      (before, index) =>
+        before !== null &&
+        before.streamId === item.streamId &&
+        before.type === item.events[index]!.type &&
+        JSON.stringify(before.data) === item.events[index]!.text,
+    )
+    if (isSame) return { status: 'recorded', events: found as RecordedEvent[], isRepeated: true }
+    const taken = item.events.find((_, index) => found[index] !== null)!.eventId
+    const message = `event id ${taken} is taken by another event; use a new id`
+    return { status: 'refused', error: new LedgerError('IDEMPOTENCY_CONFLICT', message) }
+  }
+
+  function refuseNewerSchema(): void {
+    const version = sql.userVersion.get() as number
+    if (version === schemaVersion) return
+    throw new LedgerError('NEWER_SCHEMA', `${db.name} was migrated to schema version ${version}, this process knows ${schemaVersion}; restart it with the newer vmledger`)
+  }
+
+  function readHead(): Head {
+    return (sql.head.get() as Head | undefined) ?? { position: 0, hash: genesis }
+  }
+  function findEvent(eventId: string): RecordedEvent | null {
+    const row = sql.byId.get(eventId) as EventRow | undefined
+    return row === undefined ? null : decode(row)
+  }
+
+  return {
+    append,
+    readStream: (streamId, afterVersion) =>
+      explained(db, () => (sql.stream.all(streamId, afterVersion) as EventRow[]).map((row) => decode(row))),
+    readPage: (streamId, afterPosition, limit) =>
+      explained(db, () => {
+        const rows = streamId === null ? sql.page.all(afterPosition, limit) : sql.streamPage.all(streamId, afterPosition, limit)
+        return (rows as EventRow[]).map((row) => decode(row))
+      }),
+    rowsAfter: (afterPosition, limit) => explained(db, () => sql.page.all(afterPosition, limit) as EventRow[]),
+    findEvent,
+    head: () => explained(db, readHead),
+    dataVersion: () => sql.dataVersion.get() as number,
+  }
+}
+
+function rowOf(event: NewEvent, streamId: string, version: number, head: Head): EventRow {
+  const row = {
+    position: head.position + 1,
+    eventId: event.eventId,
+    streamId,
+    version,
+    type: event.type,
+    schemaVersion: catalogue[event.type].schemaVersion,
+    data: event.text,
+    metadata: JSON.stringify(event.metadata),
+    occurredAt: event.occurredAt,
+    recordedAt: event.recordedAt,
+  }
+  return { ...row, hash: chainHash(head.hash, row) }
+}
+
+const recordedOf = (event: NewEvent, row: EventRow): RecordedEvent =>
+  ({ ...row, data: event.data, metadata: event.metadata, hash: row.hash.toString('hex') }) as RecordedEvent
+
+function headAfter(events: readonly RecordedEvent[]): Head {
+  const last = events.at(-1)
+  assert(last !== undefined, 'an item has events')
+  return { position: last.position, hash: Buffer.from(last.hash, 'hex') }
+}
+
+function explained<T>(db: Database.Database, read: () => T): T {
+  try {
+    return read()
+  } catch (error) {
+    throw explain(error, db.name)
+  }
+}
+

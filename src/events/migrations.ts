@@ -1,0 +1,175 @@
+/** Brings a database to this version's schema: all pending migrations in one transaction, or none. */
+import { hash } from 'node:crypto'
+import { existsSync, readdirSync, readFileSync, renameSync, unlinkSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import Database from 'better-sqlite3'
+import { LedgerError } from '../contract/errors.ts'
+import { limits } from '../contract/limits.ts'
+import { retryWhileBusy } from './wait.ts'
+
+export type Migration = {
+  readonly module: string
+  /** 1-based, gapless in its module. */
+  readonly version: number
+  readonly name: string
+  readonly sql: string
+}
+type Applied = { version: number; name: string; checksum: string }
+
+const table = `CREATE TABLE IF NOT EXISTS schema_migrations (
+  module TEXT NOT NULL,
+  version INTEGER NOT NULL,
+  name TEXT NOT NULL,
+  checksum TEXT NOT NULL,
+  applied_at TEXT NOT NULL,
+  PRIMARY KEY (module, version)
+) STRICT`
+
+/** The migrations of one database, read from `drizzle/<module>/NNNN_name.sql` of this package. */
+export function shippedMigrations(module: string): Migration[] {
+  const folder = join(packageRoot(), 'drizzle', module)
+  return readdirSync(folder)
+    .filter((file) => file.endsWith('.sql'))
+    .toSorted()
+    .map((file) => ({
+      module,
+      version: Number.parseInt(file, 10),
+      name: file.slice(5, -4),
+      sql: readFileSync(join(folder, file), 'utf8'),
+    }))
+}
+
+/** The schema version that a set of migrations leads to; stored in `user_version`. */
+export const targetVersion = (migrations: readonly Migration[]): number =>
+  Math.max(0, ...migrations.map((m) => m.version))
+
+/**
+ * Applies what is pending. Before it a verified copy is made; after a failure the database is as it was.
+ * @throws LedgerError NEWER_SCHEMA, MIGRATION_FAILED, BUSY
+ */
+export function migrate(db: Database.Database, migrations: readonly Migration[], now: string): void {
+  refuseDuplicates(migrations)
+  if (pendingOf(db, migrations).length === 0) return
+  const backup = backUp(db, migrations)
+  retryWhileBusy(() => db.exec('BEGIN IMMEDIATE'), limits.busyMsMax, `${db.name}: migration`)
+  try {
+    // Asked again under the writer's lock: another process may have migrated since.
+    for (const migration of pendingOf(db, migrations)) apply(db, migration, now)
+    db.pragma(`user_version = ${targetVersion(migrations)}`)
+    db.exec('COMMIT')
+  } catch (cause) {
+    if (db.inTransaction) db.exec('ROLLBACK')
+    if (cause instanceof LedgerError && cause.code === 'NEWER_SCHEMA') throw cause
+    throw new LedgerError('MIGRATION_FAILED', failureMessage(db.name, backup, cause), { cause })
+  }
+}
+
+/** What is not applied yet, oldest first. @throws LedgerError NEWER_SCHEMA, MIGRATION_FAILED */
+export function pendingOf(db: Database.Database, migrations: readonly Migration[]): Migration[] {
+  const version = db.pragma('user_version', { simple: true }) as number
+  const target = targetVersion(migrations)
+  if (version > target)
+    throw new LedgerError(
+      'NEWER_SCHEMA',
+      `${db.name} has schema version ${version}, this vmledger knows ${target}; update vmledger`,
+    )
+  const applied = appliedOf(db, migrations[0]?.module ?? '')
+  return migrations.filter((migration) => isPending(db, migration, applied.get(migration.version)))
+}
+
+function isPending(db: Database.Database, migration: Migration, before: Applied | undefined): boolean {
+  if (before === undefined) return true
+  if (before.checksum === checksumOf(migration)) return false
+  throw new LedgerError(
+    'MIGRATION_FAILED',
+    `${db.name}: migration ${migration.module} ${migration.version} was applied as ${before.name} with other SQL; this vmledger does not belong to this database`,
+  )
+}
+
+function appliedOf(db: Database.Database, module: string): Map<number, Applied> {
+  if (!hasTable(db, 'schema_migrations')) return new Map()
+  const rows = db
+    .prepare('SELECT version, name, checksum FROM schema_migrations WHERE module = ?')
+    .all(module) as Applied[]
+  return new Map(rows.map((row) => [row.version, row]))
+}
+
+const hasTable = (db: Database.Database, name: string): boolean =>
+  db.prepare(`SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?`).get(name) !== undefined
+
+function apply(db: Database.Database, migration: Migration, now: string): void {
+  db.exec('SAVEPOINT migration')
+  db.exec(table)
+  db.exec(migration.sql)
+  db.prepare('INSERT INTO schema_migrations VALUES (?, ?, ?, ?, ?)').run(
+    migration.module,
+    migration.version,
+    migration.name,
+    checksumOf(migration),
+    now,
+  )
+  db.exec('RELEASE migration')
+}
+
+/** A verified copy beside the database, or null for one that holds nothing yet. The newest is kept. */
+function backUp(db: Database.Database, migrations: readonly Migration[]): string | null {
+  if (!hasTable(db, 'events')) return null
+  const path = `${db.name}.premigrate-${targetVersion(migrations)}.bak`
+  const temporary = `${path}.${process.pid}.tmp`
+  try {
+    db.prepare('VACUUM INTO ?').run(temporary)
+    verifyCopy(temporary)
+    renameSync(temporary, path)
+  } catch (cause) {
+    if (existsSync(temporary)) unlinkSync(temporary)
+    throw new LedgerError('MIGRATION_FAILED', `${db.name}: no copy could be made before the migration: ${messageOf(cause)}`, { cause })
+  }
+  for (const old of otherBackups(path)) unlinkSync(old)
+  return path
+}
+
+function verifyCopy(path: string): void {
+  const copy = new Database(path, { readonly: true })
+  try {
+    const answer = copy.pragma('integrity_check', { simple: true })
+    if (answer !== 'ok') throw new Error(`integrity_check of the copy says ${String(answer)}`)
+  } finally {
+    copy.close()
+  }
+}
+
+function otherBackups(path: string): string[] {
+  const prefix = path.replace(/premigrate-\d+\.bak$/, 'premigrate-')
+  return readdirSync(dirname(path))
+    .map((file) => join(dirname(path), file))
+    .filter((file) => file.startsWith(prefix) && file.endsWith('.bak') && file !== path)
+}
+
+function failureMessage(file: string, backup: string | null, cause: unknown): string {
+  const kept = backup === null ? '' : ` A copy from before it is ${backup}.`
+  return `${file}: the migration failed and was rolled back, nothing changed: ${messageOf(cause)}.${kept}`
+}
+
+function refuseDuplicates(migrations: readonly Migration[]): void {
+  const seen = new Set<number>()
+  for (const { module, version } of migrations) {
+    if (seen.has(version))
+      throw new LedgerError('MIGRATION_FAILED', `migration ${module} ${version} exists twice`)
+    seen.add(version)
+  }
+}
+
+/** The nearest folder above this file that holds `drizzle`: src/events in a checkout, dist when shipped. */
+function packageRoot(): string {
+  let folder = dirname(fileURLToPath(import.meta.url))
+  while (!existsSync(join(folder, 'drizzle'))) {
+    if (dirname(folder) === folder)
+      throw new LedgerError('MIGRATION_FAILED', 'the package is incomplete: its drizzle folder is missing')
+    folder = dirname(folder)
+  }
+  return folder
+}
+
+const checksumOf = (migration: Migration): string => hash('sha256', migration.sql)
+const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))

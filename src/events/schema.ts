@@ -1,0 +1,32 @@
+/** The log's tables as drizzle sees them; drizzle/ledger/0001_log.sql makes them. */
+import { blob, integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'
+
+export const events = sqliteTable('events', {
+  position: integer().primaryKey(),
+  eventId: text('event_id').notNull(),
+  streamId: text('stream_id').notNull(),
+  version: integer().notNull(),
+  type: text().notNull(),
+  schemaVersion: integer('schema_version').notNull(),
+  data: text().notNull(),
+  metadata: text().notNull(),
+  occurredAt: text('occurred_at').notNull(),
+  recordedAt: text('recorded_at').notNull(),
+  hash: blob({ mode: 'buffer' }).notNull(),
+})
+/** One event exactly as it is stored. */
+export type EventRow = typeof events.$inferSelect
+
+export const ledger = sqliteTable('ledger', {
+  ledgerId: text('ledger_id').notNull(),
+  machineId: text('machine_id').notNull(),
+  createdAt: text('created_at').notNull(),
+})
+
+export const schemaMigrations = sqliteTable('schema_migrations', {
+  module: text().notNull(),
+  version: integer().notNull(),
+  name: text().notNull(),
+  checksum: text().notNull(),
+  appliedAt: text('applied_at').notNull(),
+})

@@ -1,0 +1,15 @@
+/** Where the home is when nobody says: the environment first, then the XDG place. */
+import { homedir } from 'node:os'
+import { join } from 'node:path'
+
+type Environment = Readonly<Record<string, string | undefined>>
+
+/** `$VMLEDGER_HOME`, `$STATE_DIRECTORY` (systemd), else `$XDG_STATE_HOME/vmledger`. */
+export function defaultHome(env: Environment = process.env): string {
+  const stateDirectory = env['STATE_DIRECTORY']?.split(':')[0]
+  return (
+    env['VMLEDGER_HOME'] ||
+    stateDirectory ||
+    join(env['XDG_STATE_HOME'] || join(homedir(), '.local', 'state'), 'vmledger')
+  )
+}

@@ -1,0 +1,130 @@
+/** The door to the machine: the one interface through which the ledger touches a host. */
+import type { ChildProcess, SpawnOptions } from 'node:child_process'
+import type { Identity, Outcome, ProcessIdentity, Resource } from '../contract/resources.ts'
+import type { HeldResource } from '../contract/state.ts'
+
+/** Where one VM lives: every path is built from the home and the ledger's own ids, never from an argument. */
+export type Place = {
+  readonly home: string
+  readonly ledgerId: string
+  readonly vmId: string
+  /** `vmledger:<ledgerId>:<vmId>`, written on whatever can carry it. */
+  readonly tag: string
+  /** `<home>/vms/<vmId>` */
+  readonly stateDir: string
+  readonly trashDir: string
+  /** Held exclusively by the VMM from before its start until its death. */
+  readonly vmmLock: string
+  /** Held shared by the owner and, inherited, by every helper command it started. */
+  readonly helperLock: string
+}
+
+export type Failure = { readonly code: string; readonly message: string }
+
+/** dead permits deletion; alive and unknown never do. */
+export type Verdict = {
+  readonly verdict: 'dead' | 'alive' | 'unknown'
+  readonly evidence: readonly string[]
+}
+
+/** What making a resource came to. Only `unverified` leaves open whether something of ours stands. */
+export type Created =
+  | { readonly outcome: 'acquired'; readonly identity: Identity }
+  | {
+      readonly outcome: 'exists' | 'denied' | 'failed' | 'not_applicable' | 'unverified'
+      readonly error: Failure
+    }
+
+/** What stands under a resource's name now. */
+export type Observed =
+  | { readonly outcome: 'present'; readonly identity: Identity }
+  | { readonly outcome: 'absent' }
+  /** Something stands there that is not ours: another identity, another tag or none. */
+  | { readonly outcome: 'foreign'; readonly error: Failure }
+  /** The witness cannot be read. */
+  | { readonly outcome: 'unknown'; readonly error: Failure }
+
+/** What giving back came to; `error` says why where something is still held. */
+export type Released = { readonly outcome: Outcome; readonly error: Failure | null }
+
+/** What a driver is told besides the resource. */
+export type DriverContext = {
+  readonly place: Place
+  /** Creator's side: keeps the helper lock alive in every command that may still create something. */
+  readonly hold: Hold | null
+  /** Cleaner's side: the VM's locks, taken, and what they prove. */
+  readonly fence: Fence | null
+}
+
+/**
+ * One kind of resource. All three are idempotent, bounded in time, and never throw for what a host may
+ * answer: a refused permission, a name that is taken and a thing that is gone are answers.
+ */
+export interface Driver {
+  readonly kind: string
+  /** What an intent must say so that it can be judged while unsettled; the caller adds it to the spec. */
+  intentFacts?(): Readonly<Record<string, string | null>>
+  /** Makes it exclusively, with our tag. A taken name is `exists`, and is never touched. */
+  create(context: DriverContext, resource: Resource): Promise<Created>
+  /** `held.identity` is null while its intent is unsettled: then only the tag or the place proves it ours. */
+  observe(context: DriverContext, held: HeldResource): Promise<Observed>
+  /** Checks identity, gives back, observes again. What is not ours is left alone and said. */
+  release(context: DriverContext, held: HeldResource): Promise<Released>
+}
+
+/** A creator's grip on a VM: while it, or any command started under it, lives, the helper lock is held. */
+export interface Hold {
+  /** Descriptor to pass on to helper commands; null where the host needs none. */
+  readonly fd: number | null
+  close(): void
+}
+
+/** A cleaner's grip on a VM. Locks that could be taken stay taken until `close`. */
+export interface Fence {
+  /** `held`: the VMM, or whoever inherited its lock, lives. `taken`: nobody else has it, and nobody will. */
+  readonly vmm: 'taken' | 'held' | 'unavailable'
+  /** `held`: an owner or a late helper command may still create what was intended. */
+  readonly helpers: 'taken' | 'held' | 'unavailable'
+  /** Tries once more what was `held`: after a VMM was killed its lock is the proof, and the fence. */
+  refresh(): Promise<void>
+  close(): void
+}
+
+/** `left` counts what is still in the trash; `failures` says why, where time was not the reason. */
+export type Emptied = {
+  readonly removed: number
+  readonly left: number
+  readonly failures: readonly Failure[]
+}
+
+export type SpawnRequest = {
+  readonly command: string
+  readonly args: readonly string[]
+  readonly options: SpawnOptions
+  /** `none` for a VMM that closes inherited descriptors: its death then has fewer witnesses. */
+  readonly lock: 'vmm' | 'none'
+}
+
+export interface Host {
+  readonly name: string
+  /** This process. */
+  self(): ProcessIdentity
+  verdict(process: ProcessIdentity): Verdict
+  /**
+   * The verdict on a VMM. `process` is null when its pid was never recorded; `lock` is how it was spawned.
+   * Under a fence whose vmm lock is taken, `dead` stays true until the fence is closed.
+   */
+  vmmVerdict(process: ProcessIdentity | null, lock: 'vmm' | 'none', fence: Fence): Verdict
+  /** null for a kind that nobody defined. */
+  driver(kind: string): Driver | null
+  hold(place: Place): Promise<Hold>
+  fence(place: Place): Promise<Fence>
+  /** Starts a VMM that inherits its own lock. @throws LedgerError BUSY when the lock is taken */
+  spawn(context: DriverContext, request: SpawnRequest): Promise<{ child: ChildProcess; identity: ProcessIdentity }>
+  /** Lock files go only after the VM is cleaned. */
+  forget(place: Place): void
+  /** Deletes what earlier deletions left in the trash, for about `budgetMs`. */
+  emptyTrash(trashDir: string, budgetMs: number): Promise<Emptied>
+  /** IPv4 networks (`a.b.c.d/len`) that an address or route of this host uses. */
+  networksInUse(): readonly string[]
+}

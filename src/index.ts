@@ -1,0 +1,44 @@
+/** The public face. */
+export { type Clock } from './clock.ts'
+export {
+  BugError,
+  CorruptEventError,
+  type ErrorCode,
+  IllegalTransitionError,
+  LedgerError,
+} from './contract/errors.ts'
+export { catalogue, type EventData, type EventType, type RecordedEvent } from './contract/events.ts'
+export { type Phase, phases } from './contract/phases.ts'
+export { secret } from './contract/redact.ts'
+export type { Identity, Outcome, ProcessIdentity, Resource } from './contract/resources.ts'
+export type { HeldResource, VmContext, VmState } from './contract/state.ts'
+export { linuxHost } from './host/linux/host.ts'
+export type { Created, Driver, DriverContext, Host, Observed, Place, Released, Verdict } from './host/port.ts'
+export { directory, fileCopy, nftTable, tap, tapName } from './host/resources.ts'
+export { defaultHome } from './home.ts'
+export {
+  type CreateVmOptions,
+  type EventsOptions,
+  Ledger,
+  type LedgerOptions,
+  openLedger,
+  type ReconcilePassOptions,
+} from './ledger.ts'
+export { allowedTypes, phaseTransitions } from './machines/fold.ts'
+export { vmMachine } from './machines/vm.ts'
+export type { VmSummary } from './projections/queries.ts'
+export type { RebuildResult } from './projections/rebuild.ts'
+export type { Finding, Verification } from './projections/verify.ts'
+export type { ReplayStep, ReplayUntil } from './replay.ts'
+export { CleanupError, type FailedStep, type ReconcileReport } from './report.ts'
+export { defaultSubnetPool, type SubnetPool } from './subnets.ts'
+export type {
+  Acquired,
+  CloseOptions,
+  ResourceRef,
+  SpawnVmmOptions,
+  StopOptions,
+  Subnet,
+  Vm,
+  VmEventInput,
+} from './vm.ts'

@@ -1,0 +1,344 @@
+/** The hallway: opens a home and hands out what a supervisor needs. */
+import { randomBytes, randomInt } from 'node:crypto'
+import { mkdirSync, type Stats, statSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { monotonicFactory } from 'ulid'
+import type { z } from 'zod'
+import { LedgerError } from './contract/errors.ts'
+import type { RecordedEvent } from './contract/events.ts'
+import { type VmId, vmId as parseVmId, vmStream } from './contract/ids.ts'
+import { limits } from './contract/limits.ts'
+import type { Phase } from './contract/phases.ts'
+import { redactConfig } from './contract/redact.ts'
+import { giveTo } from './events/database.ts'
+import { type Migration, shippedMigrations } from './events/migrations.ts'
+import { linuxHost } from './host/linux/host.ts'
+import { placeOf } from './host/place.ts'
+import type { Host, Place } from './host/port.ts'
+import { directory } from './host/resources.ts'
+import { absent, decide, fold } from './machines/fold.ts'
+import { machineVersion } from './machines/vm.ts'
+import type { VmSummary } from './projections/queries.ts'
+import { rebuildProjections, type RebuildResult } from './projections/rebuild.ts'
+import { type Verification, verify } from './projections/verify.ts'
+import { type Clock, systemClock, timestamp } from './clock.ts'
+import { defaultHome } from './home.ts'
+import { type ReconcileDependencies, type ReconcileOptions, reconcileVm } from './reconcile.ts'
+import { Recorder } from './recorder.ts'
+import { type ReplayStep, replayStream, type ReplayUntil } from './replay.ts'
+import type { ReconcileReport } from './report.ts'
+import { openStore, type Store } from './store.ts'
+import { checkPool, defaultSubnetPool, type SubnetPool } from './subnets.ts'
+import { Vm } from './vm.ts'
+
+export type LedgerOptions = {
+  /** The directory of the ledger; `defaultHome()` when left out. */
+  readonly home?: string
+  readonly host?: Host
+  readonly clock?: Clock
+  /** The only one there is: an acknowledged event survives power loss. */
+  readonly durability?: 'full'
+  readonly subnetPool?: SubnetPool
+  /** Says by `secret()` which fields of a VM's config must never reach the log. */
+  readonly configSchema?: z.ZodType
+  /** Who records, in every event's metadata. */
+  readonly actor?: string
+  /** Reads an existing home and never writes to it. */
+  readonly readonly?: boolean
+  /** Takes over a home that was written on another machine. */
+  readonly adoptHost?: boolean
+  /** Other migrations than the shipped ones: for tests of migrating. */
+  readonly migrations?: readonly Migration[]
+}
+
+export type CreateVmOptions = {
+  /** `vm-` and 8 random characters when left out. Never used twice. */
+  readonly id?: string
+  readonly image?: string | null
+  readonly backend: string
+  /** JSON; recorded without its secrets. */
+  readonly config?: unknown
+  readonly diskBytes?: number | null
+  /** manual: the VM outlives its creator. */
+  readonly lease?: 'process' | 'manual'
+}
+
+export type ReconcilePassOptions = {
+  /** All that are not cleaned when left out. */
+  readonly vmIds?: readonly string[]
+  readonly reason?: ReconcileOptions['reason']
+  readonly dryRun?: boolean
+  /** Kills VMMs that live. */
+  readonly force?: boolean
+  /** Whether VMs whose last attempt failed wait for their retryAt; a person who asks does not want to. */
+  readonly waitsForRetry?: boolean
+  /** How many VMs are cleaned at a time. */
+  readonly concurrency?: number
+}
+
+export type EventsOptions = {
+  /** Events after this position. */
+  readonly after?: number
+  readonly vmId?: string
+  /** Waits for more until `signal` aborts. */
+  readonly follow?: boolean
+  readonly signal?: AbortSignal
+}
+
+const pageEvents = 1_000
+const followMs = 100
+const trashMs = 2_000
+const homeFolders = ['vms', 'trash', 'locks', 'logs'] as const
+
+/**
+ * Opens the ledger at `home`, making it on first use.
+ * @throws LedgerError NO_HOME (readonly), WRONG_OWNER, WRONG_MACHINE, NEWER_SCHEMA, MIGRATION_FAILED, CORRUPT_DATABASE, BUSY ...
+ */
+export function openLedger(options: LedgerOptions = {}): Ledger {
+  return new Ledger(options)
+}
+
+export class Ledger {
+  readonly home: string
+  readonly id: string
+  readonly host: Host
+  readonly #store: Store
+  readonly #recorder: Recorder
+  readonly #clock: Clock
+  readonly #newId = monotonicFactory()
+  readonly #subnetPool: SubnetPool
+  readonly #configSchema: z.ZodType | null
+  readonly #isReadonly: boolean
+  readonly #listeners = new Set<(event: RecordedEvent) => void>()
+  readonly #secrets = new Map<VmId, Set<string>>()
+  readonly #onExit = (): void => this.#recorder.flushSync(limits.busySyncMsMax)
+
+  constructor(options: LedgerOptions) {
+    this.home = resolve(options.home ?? defaultHome())
+    this.host = options.host ?? linuxHost({ home: this.home })
+    this.#clock = options.clock ?? systemClock
+    this.#subnetPool = options.subnetPool ?? defaultSubnetPool
+    this.#configSchema = options.configSchema ?? null
+    this.#isReadonly = options.readonly ?? false
+    checkPool(this.#subnetPool)
+    const self = this.host.self()
+    this.#store = openStore({
+      file: join(this.home, 'state.db'),
+      migrations: options.migrations ?? shippedMigrations('ledger'),
+      readonly: this.#isReadonly,
+      now: timestamp(this.#clock),
+      newId: () => this.#ulid(),
+      machineId: self.machineId,
+      adoptHost: options.adoptHost ?? false,
+    })
+    this.id = this.#store.ledgerId
+    if (!this.#isReadonly) makeFolders(this.home)
+    this.#recorder = new Recorder({
+      log: this.#store.log,
+      clock: this.#clock,
+      newId: () => this.#ulid(),
+      metadata: { actor: options.actor ?? 'supervisor', bootId: self.bootId, pid: self.pid, machineVersion },
+      onRecorded: (events) => this.#publish(events),
+    })
+    process.once('exit', this.#onExit)
+  }
+
+  /**
+   * Reserves the id, records the intent, makes the state directory.
+   * @throws LedgerError INVALID_ID, VM_EXISTS, PERMISSION_DENIED, ACQUIRE_FAILED
+   */
+  async createVm(options: CreateVmOptions): Promise<Vm> {
+    const id = parseVmId(options.id ?? randomVmId())
+    const secrets = new Set<string>()
+    const creating = {
+      type: 'vm.creating',
+      data: {
+        image: options.image ?? null,
+        backend: options.backend,
+        stateDir: this.#placeOf(id).stateDir,
+        owner: this.host.self(),
+        lease: options.lease ?? 'process',
+        diskBytes: options.diskBytes ?? null,
+        config: redactConfig(options.config ?? null, this.#configSchema, secrets),
+      },
+    } as const
+    await this.#recorder.record(id, [creating])
+    this.#secrets.set(id, secrets)
+    const vm = this.#handle(id)
+    await this.#makeStateDir(vm)
+    return vm
+  }
+
+  /** A handle on a VM of this home. @throws LedgerError INVALID_ID, VM_NOT_FOUND */
+  vm(id: string): Vm {
+    return this.#handle(this.#known(id))
+  }
+
+  /** Newest first; VMs that were removed are not in it. */
+  list(filter: { readonly phase?: Phase } = {}): VmSummary[] {
+    return this.#store.queries.listVms(filter.phase ?? null)
+  }
+
+  /** The events in order, other processes' included; pages, so a long log costs little memory. */
+  async *events(options: EventsOptions = {}): AsyncGenerator<RecordedEvent> {
+    const stream = options.vmId === undefined ? null : vmStream(this.#known(options.vmId))
+    let after = options.after ?? 0
+    for (;;) {
+      const page = this.#store.log.readPage(stream, after, pageEvents)
+      yield* page
+      after = page.at(-1)?.position ?? after
+      if (page.length === pageEvents) continue
+      if (options.follow !== true || options.signal?.aborted === true) return
+      await sleep(followMs)
+    }
+  }
+
+  /** Calls `listener` after each commit of this process. Returns how to end it. */
+  subscribe(listener: (event: RecordedEvent) => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  /** One pass: what is proven dead is given back, what lives or cannot be told is kept and said. */
+  async reconcile(options: ReconcilePassOptions = {}): Promise<ReconcileReport[]> {
+    const ids = options.vmIds?.map((id) => this.#known(id)) ?? this.#uncleaned()
+    const each: ReconcileOptions = {
+      reason: options.reason ?? 'gc',
+      dryRun: options.dryRun ?? false,
+      named: options.vmIds !== undefined,
+      force: options.force ?? false,
+      own: false,
+      waitsForRetry: options.waitsForRetry ?? true,
+    }
+    const reports = await mapBounded(ids, options.concurrency ?? 8, (id) => reconcileVm(id, each, this.#reconciling()))
+    if (!each.dryRun) await this.host.emptyTrash(join(this.home, 'trash'), trashMs)
+    return reports
+  }
+
+  /** The VM's life, folded by the machine event by event. @throws LedgerError VM_NOT_FOUND */
+  replay(id: string, { until = null }: { readonly until?: ReplayUntil | null } = {}): ReplayStep[] {
+    return replayStream(this.#store.log.readStream(vmStream(this.#known(id)), 0), until)
+  }
+
+  /** Replays everything aside and compares; writes nothing. */
+  verify(options: { readonly expectHead?: { readonly position: number; readonly hash: string } } = {}): Verification {
+    return verify(this.#store.db, this.#store.log.rowsAfter, {
+      expectHead: options.expectHead ?? null,
+      absent,
+      fold,
+      accepts: (state, event) => decide(state, event) !== null,
+    })
+  }
+
+  /** Makes the projections anew from the log while others go on writing. */
+  rebuildProjections(): RebuildResult {
+    return rebuildProjections(this.#store.db, this.#store.log, absent, fold)
+  }
+
+  /** The newest event, to be anchored elsewhere. Position 0 while nothing is recorded. */
+  head(): { readonly position: number; readonly hash: string } {
+    const { position, hash } = this.#store.log.head()
+    return { position, hash: hash.toString('hex') }
+  }
+
+  /** Writes what is queued and closes the database. */
+  close(): void {
+    process.off('exit', this.#onExit)
+    if (!this.#store.db.open) return
+    try {
+      this.#recorder.close()
+    } finally {
+      this.#store.db.close()
+    }
+  }
+
+  #ulid(): string {
+    // ulid takes 0 for "no time": a clock at the epoch still needs an id.
+    return this.#newId(Math.max(1, this.#clock.now()))
+  }
+
+  #placeOf(id: VmId): Place {
+    return placeOf(this.home, this.id, id)
+  }
+
+  #known(text: string): VmId {
+    const id = parseVmId(text)
+    if (this.#recorder.current(id).version > 0) return id
+    throw new LedgerError('VM_NOT_FOUND', `no VM ${id} was ever created here (${this.home}); see \`vmledger list --all\``, { vmId: id })
+  }
+
+  #uncleaned(): VmId[] {
+    return this.list()
+      .filter((vm) => vm.phase !== 'cleaned')
+      .map((vm) => parseVmId(vm.id))
+  }
+
+  #handle(id: VmId): Vm {
+    const own: ReconcileOptions = { reason: 'close', dryRun: false, named: true, force: false, own: true, waitsForRetry: false }
+    return new Vm(id, {
+      recorder: this.#recorder,
+      host: this.host,
+      place: this.#placeOf(id),
+      subnetPool: this.#subnetPool,
+      takenOctets: this.#store.queries.takenOctets,
+      secrets: this.#secrets.get(id) ?? new Set(),
+      clean: (vmId) => reconcileVm(vmId, own, this.#reconciling()),
+    })
+  }
+
+  #reconciling(): ReconcileDependencies {
+    const { dev, ino } = statSync(join(this.home, 'state.db'))
+    return {
+      recorder: this.#recorder,
+      host: this.host,
+      clock: this.#clock,
+      placeOf: (id) => this.#placeOf(id),
+      newId: () => this.#ulid(),
+      random: () => randomInt(2 ** 32) / 2 ** 32,
+      databaseKey: `${dev}:${ino}`,
+    }
+  }
+
+  async #makeStateDir(vm: Vm): Promise<void> {
+    try {
+      await vm.acquire(directory('.'))
+    } catch (error) {
+      const { code = 'ACQUIRE_FAILED', message = String(error) } = error instanceof LedgerError ? error : {}
+      await vm.record({ type: 'vm.create_failed', data: { error: { code, message } } })
+      throw error
+    }
+  }
+
+  #publish(events: readonly RecordedEvent[]): void {
+    for (const event of events) for (const listener of this.#listeners) listener(event)
+  }
+}
+
+function makeFolders(home: string): void {
+  const owner: Stats = statSync(home)
+  for (const folder of homeFolders) {
+    const path = join(home, folder)
+    if (mkdirSync(path, { recursive: true, mode: 0o700 }) !== undefined) giveTo(path, owner)
+  }
+}
+
+/** 8 characters of 36: 41 bits, and a taken id is refused anyway. */
+function randomVmId(): string {
+  const characters = [...randomBytes(8)].map((byte) => (byte % 36).toString(36))
+  return `vm-${characters.join('')}`
+}
+
+async function mapBounded<T, R>(items: readonly T[], limit: number, work: (item: T) => Promise<R>): Promise<R[]> {
+  const results: R[] = []
+  let next = 0
+  const worker = async (): Promise<void> => {
+    while (next < items.length) {
+      const index = next++
+      results[index] = await work(items[index]!)
+    }
+  }
+  await Promise.all(Array.from({ length: Math.max(1, limit) }, worker))
+  return results
+}
+
+const sleep = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms))

@@ -1,0 +1,92 @@
+/** Who may be cleaned: from the fold and the verdicts alone. Only proof of death, or force on what lives, opens the way. */
+import type { Phase } from '../contract/phases.ts'
+import type { VmState } from '../contract/state.ts'
+import { isDue } from './cleanup.ts'
+
+export type VerdictWord = 'dead' | 'alive' | 'unknown'
+
+export type Evidence = {
+  readonly owner: VerdictWord
+  /** null for a VM that never had a VMM, or whose VMM was given back. */
+  readonly vmm: VerdictWord | null
+  /** The newest claim's process, while the phase is cleaning. */
+  readonly claimant: VerdictWord | null
+  readonly ownerPid: number
+  readonly vmmPid: number
+  readonly claimantPid: number
+}
+
+export type EligibilityOptions = {
+  /** Asked for by name, so a live owner of a stopped or failed VM does not protect it. */
+  readonly named: boolean
+  /** A VMM that is alive may be killed. */
+  readonly force: boolean
+  /** The owner itself asks. */
+  readonly own: boolean
+  /** null: whoever asks does not wait for retryAt. */
+  readonly nowMs: number | null
+}
+
+export type Eligibility =
+  | { readonly result: 'eligible' }
+  | { readonly result: 'nothing' }
+  | { readonly result: 'adoptable'; readonly reason: string }
+  | { readonly result: 'kept'; readonly reason: string; readonly because: 'running' | 'owned' | 'unknown' | 'claimed' | 'retry_later' }
+
+const endedPhases: ReadonlySet<string> = new Set<Phase>([
+  'stopped',
+  'create_failed',
+  'start_failed',
+  'stop_failed',
+  'cleanup_failed',
+])
+
+/** Whether a cleanup of a VM in `state` may begin, and if not, why it is kept. */
+export function eligibility(
+  { phase, context }: VmState,
+  evidence: Evidence,
+  options: EligibilityOptions,
+): Eligibility {
+  if (phase === 'absent' || phase === 'cleaned') return { result: 'nothing' }
+  const claimed = claimAnswer(evidence)
+  if (claimed !== null) return claimed
+  if (options.nowMs !== null && !isDue(context.retryAt, options.nowMs))
+    return kept('retry_later', `the next attempt is due at ${context.retryAt}`)
+  if (evidence.vmm === 'unknown') return kept('unknown', 'whether its VMM lives cannot be told')
+  if (evidence.vmm === 'alive') return aliveAnswer(evidence, options)
+  if (options.own || phase === 'cleaning' || (evidence.vmm === 'dead' && !endedPhases.has(phase)))
+    return { result: 'eligible' }
+  return endedPhases.has(phase) ? endedAnswer(evidence, options) : unstartedAnswer(evidence, context.lease)
+}
+
+function claimAnswer({ claimant, claimantPid }: Evidence): Eligibility | null {
+  if (claimant === 'alive') return kept('claimed', `claimed by ${claimantPid}`)
+  if (claimant === 'unknown') return kept('unknown', `whether its claimant ${claimantPid} lives cannot be told`)
+  return null
+}
+
+function aliveAnswer({ owner, vmmPid }: Evidence, { force, own }: EligibilityOptions): Eligibility {
+  if (force || own) return { result: 'eligible' }
+  const vmm = vmmPid === 0 ? 'its VMM' : `its VMM ${vmmPid}`
+  if (owner === 'dead') return { result: 'adoptable', reason: `${vmm} lives and its owner is dead` }
+  return kept('running', `${vmm} lives`)
+}
+
+function endedAnswer({ owner, ownerPid }: Evidence, { named }: EligibilityOptions): Eligibility {
+  if (owner === 'dead' || named) return { result: 'eligible' }
+  return ownedAnswer(owner, ownerPid)
+}
+
+function unstartedAnswer({ owner, ownerPid }: Evidence, lease: 'process' | 'manual'): Eligibility {
+  if (owner !== 'dead') return ownedAnswer(owner, ownerPid)
+  if (lease === 'manual') return kept('owned', 'its lease is manual')
+  return { result: 'eligible' }
+}
+
+function ownedAnswer(owner: VerdictWord, pid: number): Eligibility {
+  if (owner === 'unknown') return kept('unknown', `whether its owner ${pid} lives cannot be told`)
+  return kept('owned', `its owner ${pid} lives`)
+}
+
+type KeptBecause = Extract<Eligibility, { result: 'kept' }>['because']
+const kept = (because: KeptBecause, reason: string): Eligibility => ({ result: 'kept', because, reason })

@@ -1,0 +1,45 @@
+/** Writes what the projections say, inside the transaction that appends. */
+import type Database from 'better-sqlite3'
+import type { RecordedEvent } from '../contract/events.ts'
+import { vmOfStream } from '../contract/ids.ts'
+import type { VmState } from '../contract/state.ts'
+import type { Projection } from './projection.ts'
+import { subnetAllocations } from './subnet-allocations.ts'
+import { vmLifecycle } from './vm-lifecycle.ts'
+import { vms } from './vms.ts'
+
+export const projections: readonly Projection[] = [vms, vmLifecycle, subnetAllocations]
+
+/** `after` is null for streams that are not a VM's: no projection looks at those. */
+export type Apply = (event: RecordedEvent, after: VmState | null) => void
+
+/** Applies events to the projections' tables, or to their shadows named by `nameOf`. */
+export function createProjector(
+  db: Database.Database,
+  nameOf: (table: string) => string = (table) => table,
+): Apply {
+  const writers = projections.map((projection) => createWriter(db, projection, nameOf(projection.table)))
+  return (event, after) => {
+    const vmId = vmOfStream(event.streamId)
+    if (vmId === null || after === null) return
+    for (const write of writers) write(event, vmId, after)
+  }
+}
+
+function createWriter(db: Database.Database, projection: Projection, table: string) {
+  const put = db.prepare(putSql(projection, table))
+  const remove = db.prepare(`DELETE FROM "${table}" WHERE ${projection.key[0]} = ?`)
+  return (event: RecordedEvent, vmId: string, after: VmState): void => {
+    const change = projection.change(event, vmId, after)
+    if (change === null) return
+    if (change.op === 'remove') remove.run(change.key)
+    else put.run(...projection.columns.map((column) => change.row[column]))
+  }
+}
+
+function putSql({ columns, key, keeps }: Projection, table: string): string {
+  const insert = `INSERT INTO "${table}" (${columns.join(', ')}) VALUES (${columns.map(() => '?').join(', ')})`
+  if (keeps === 'log') return insert
+  const updates = columns.filter((c) => !key.includes(c)).map((c) => `${c} = excluded.${c}`)
+  return `${insert} ON CONFLICT (${key.join(', ')}) DO UPDATE SET ${updates.join(', ')}`
+}

@@ -1,0 +1,111 @@
+/** Rebuilds every projection from the log into shadow tables while others go on writing, then swaps. */
+import type Database from 'better-sqlite3'
+import { LedgerError } from '../contract/errors.ts'
+import type { RecordedEvent, VmEvent } from '../contract/events.ts'
+import { limits } from '../contract/limits.ts'
+import { vmOfStream } from '../contract/ids.ts'
+import type { VmState } from '../contract/state.ts'
+import { retryWhileBusy } from '../events/wait.ts'
+import { type Apply, createProjector, projections } from './projector.ts'
+
+export type Fold = (state: VmState, event: VmEvent) => VmState
+export type RebuildResult = { readonly events: number; readonly pages: number }
+
+type Source = { readonly readPage: (streamId: null, afterPosition: number, limit: number) => RecordedEvent[] }
+type Position = { position: number; pages: number }
+
+const pageEvents = 2_000
+/** Below this the rest is caught up inside the swap's own transaction. */
+const tailEventsMax = 1_000
+const shadow = (table: string): string => `${table}__rebuild`
+
+/** @throws LedgerError BUSY, CORRUPT_EVENT; the projections are then as they were */
+export function rebuildProjections(
+  db: Database.Database,
+  log: Source,
+  absent: VmState,
+  fold: Fold,
+): RebuildResult {
+  immediately(db, () => createShadows(db))
+  const apply = createProjector(db, shadow)
+  const states = new Map<string, VmState>()
+  const at: Position = { position: 0, pages: 0 }
+  const project = (events: readonly RecordedEvent[]): void => projectAll(events, states, at, apply, absent, fold)
+  for (;;) {
+    const page = log.readPage(null, at.position, pageEvents)
+    if (page.length <= tailEventsMax) break
+    immediately(db, () => project(page))
+    // Without it the WAL would grow to the size of the rebuild.
+    db.pragma('wal_checkpoint(PASSIVE)')
+  }
+  swap(db, () => project(log.readPage(null, at.position, Number.MAX_SAFE_INTEGER)))
+  return { events: at.position, pages: at.pages }
+}
+
+function projectAll(
+  events: readonly RecordedEvent[],
+  states: Map<string, VmState>,
+  at: Position,
+  apply: Apply,
+  absent: VmState,
+  fold: Fold,
+): void {
+  for (const event of events) {
+    apply(event, foldInto(states, event, absent, fold))
+    at.position = event.position
+  }
+  at.pages += 1
+}
+
+/** The state after `event` of its VM, kept in `states`; null for streams that are not a VM's. */
+export function foldInto(
+  states: Map<string, VmState>,
+  event: RecordedEvent,
+  absent: VmState,
+  fold: Fold,
+): VmState | null {
+  const vmId = vmOfStream(event.streamId)
+  if (vmId === null) return null
+  const after = fold(states.get(vmId) ?? absent, event as unknown as VmEvent)
+  // Nothing follows a removal, so its state need not be kept.
+  if (event.type === 'vm.removed') states.delete(vmId)
+  else states.set(vmId, after)
+  return after
+}
+
+function createShadows(db: Database.Database): void {
+  for (const { table } of projections) {
+    db.exec(`DROP TABLE IF EXISTS "${shadow(table)}"`)
+    const sql = db.prepare('SELECT sql FROM sqlite_schema WHERE name = ?').pluck().get(table) as string
+    db.exec(sql.replace(/^CREATE TABLE ("?)\w+\1/, `CREATE TABLE "${shadow(table)}"`))
+  }
+}
+
+function swap(db: Database.Database, catchUp: () => void): void {
+  // Renaming must not rewrite anything else; the setting is refused inside a transaction.
+  db.pragma('legacy_alter_table = ON')
+  try {
+    immediately(db, () => {
+      catchUp()
+      for (const { table } of projections) {
+        db.exec(`DROP TABLE "${table}"`)
+        db.exec(`ALTER TABLE "${shadow(table)}" RENAME TO "${table}"`)
+      }
+    })
+  } finally {
+    db.pragma('legacy_alter_table = OFF')
+  }
+}
+
+function immediately(db: Database.Database, work: () => void): void {
+  retryWhileBusy(() => db.exec('BEGIN IMMEDIATE'), limits.busyMsMax, 'rebuild')
+  try {
+    work()
+    db.exec('COMMIT')
+  } catch (error) {
+    if (db.inTransaction) db.exec('ROLLBACK')
+    if (error instanceof Error && /no such table: .*__rebuild/.test(error.message))
+      throw new LedgerError('BUSY', 'another rebuild of this ledger began; try again', { cause: error })
+    throw error
+  }
+}

@@ -1,0 +1,322 @@
+/** The one door through which events reach the log: fold, decide, append, project; one fsync a turn. */
+import { assert, IllegalTransitionError, LedgerError } from './contract/errors.ts'
+import type { EventMetadata, RecordedEvent, VmEvent, VmEventType } from './contract/events.ts'
+import { type VmId, vmStream } from './contract/ids.ts'
+import { limits } from './contract/limits.ts'
+import type { VmState } from './contract/state.ts'
+import { encodeData } from './events/codec.ts'
+import type { AppendItem, AppendResult, Log, NewEvent } from './events/log.ts'
+import { retryWhileBusy } from './events/wait.ts'
+import { absent, decide, fold, refusal } from './machines/fold.ts'
+import { type Clock, timestamp } from './clock.ts'
+
+/** What a caller says of an event; the rest of the envelope is filled in here. */
+export type Draft = {
+  readonly type: VmEventType
+  readonly data: unknown
+  /** A ULID. Recording the same id with the same payload again returns the first record. */
+  readonly eventId?: string | undefined
+  readonly occurredAt?: string | undefined
+  readonly correlationId?: string | null | undefined
+  readonly causationId?: string | null | undefined
+}
+
+export type Versioned = { readonly version: number; readonly state: VmState }
+
+export type RecorderOptions = {
+  readonly log: Log<VmState | null>
+  readonly clock: Clock
+  readonly newId: () => string
+  readonly metadata: Pick<EventMetadata, 'actor' | 'bootId' | 'pid' | 'machineVersion'>
+  /** Called after COMMIT, in order. */
+  readonly onRecorded: (events: readonly RecordedEvent[]) => void
+}
+
+type Prepared = Omit<NewEvent, 'recordedAt'>
+type Pending = {
+  readonly vmId: VmId
+  readonly events: readonly Prepared[]
+  readonly resolve: (events: readonly RecordedEvent[]) => void
+  readonly reject: (error: unknown) => void
+  conflicts: number
+}
+type Cached = Versioned & { readonly epoch: number }
+type Decision =
+  | { readonly kind: 'append'; readonly item: AppendItem<VmState | null>; readonly next: Versioned }
+  | { readonly kind: 'refuse'; readonly error: LedgerError }
+
+const cachedStatesMax = 8_192
+const busyPatienceMs = 30
+
+export class Recorder {
+  readonly #options: RecorderOptions
+  readonly #cache = new Map<VmId, Cached>()
+  #queue: Pending[] = []
+  #isScheduled = false
+  #busySince: number | null = null
+  #dataVersion = -1
+  #epoch = 0
+  #isClosed = false
+
+  constructor(options: RecorderOptions) {
+    this.#options = options
+  }
+
+  /** Settles after COMMIT. What one turn of the event loop records shares a transaction. */
+  record(vmId: VmId, drafts: readonly Draft[]): Promise<readonly RecordedEvent[]> {
+    return new Promise((resolve, reject) => {
+      this.#queue.push(this.#prepare(vmId, drafts, resolve, reject))
+      this.#schedule()
+    })
+  }
+
+  /** Records now, after all that is queued, blocking up to 1 s for the writer's lock. */
+  recordSync(vmId: VmId, drafts: readonly Draft[]): readonly RecordedEvent[] {
+    let answer: { events: readonly RecordedEvent[] } | { error: unknown } | null = null
+    const own = this.#prepare(
+      vmId,
+      drafts,
+      (events) => (answer = { events }),
+      (error) => (answer = { error }),
+    )
+    this.#queue.push(own)
+    try {
+      this.flushSync(limits.busySyncMsMax)
+    } catch (error) {
+      this.#queue = this.#queue.filter((pending) => pending !== own)
+      throw error
+    }
+    return settled(answer)
+  }
+
+  /** Writes all that is queued. @throws LedgerError BUSY; then the queue is as it was */
+  flushSync(budgetMs: number): void {
+    if (this.#queue.length > 0) retryWhileBusy(() => this.#commitQueue(), budgetMs, 'record')
+  }
+
+  /** The fold of the VM's stream as of now, other processes' events included. */
+  current(vmId: VmId): Versioned {
+    this.#refresh()
+    return this.#stateOf(vmId)
+  }
+
+  close(): void {
+    try {
+      this.flushSync(limits.busyMsMax)
+    } finally {
+      this.#isClosed = true
+      for (const pending of this.#queue) pending.reject(closedError())
+      this.#queue = []
+    }
+  }
+
+  #prepare(
+    vmId: VmId,
+    drafts: readonly Draft[],
+    resolve: Pending['resolve'],
+    reject: Pending['reject'],
+  ): Pending {
+    if (this.#isClosed) throw closedError()
+    const occurredAt = timestamp(this.#options.clock)
+    const events = drafts.map((draft) => this.#envelope(draft, occurredAt))
+    return { vmId, events, resolve, reject, conflicts: 0 }
+  }
+
+  #envelope(draft: Draft, occurredAt: string): Prepared {
+    const { text, data } = encodeData(draft.type, draft.data)
+    if (draft.eventId !== undefined && !/^[0-9A-HJKMNP-TV-Z]{26}$/.test(draft.eventId))
+      throw new LedgerError('INVALID_EVENT', `event id ${JSON.stringify(draft.eventId)} is not a ULID`)
+    return {
+      eventId: draft.eventId ?? this.#options.newId(),
+      isIdGiven: draft.eventId !== undefined,
+      type: draft.type,
+      data,
+      text,
+      metadata: {
+        ...this.#options.metadata,
+        correlationId: draft.correlationId ?? null,
+        causationId: draft.causationId ?? null,
+      },
+      occurredAt: draft.occurredAt ?? occurredAt,
+    }
+  }
+
+  #schedule(): void {
+    if (this.#isScheduled) return
+    this.#isScheduled = true
+    setImmediate(() => this.#flush())
+  }
+
+  #flush(): void {
+    this.#isScheduled = false
+    if (this.#queue.length === 0) return
+    try {
+      this.#commitQueue()
+      this.#busySince = null
+    } catch (error) {
+      if (!(error instanceof LedgerError && error.code === 'BUSY')) throw error
+      this.#waitForWriter(error)
+    }
+  }
+
+  /** Short random waits first, then every turn: measured to be fair among eight writers. */
+  #waitForWriter(error: LedgerError): void {
+    const now = performance.now()
+    this.#busySince ??= now
+    const waitedMs = now - this.#busySince
+    if (waitedMs > limits.busyMsMax) {
+      this.#busySince = null
+      const queue = this.#queue
+      this.#queue = []
+      for (const pending of queue) pending.reject(error)
+      return
+    }
+    this.#isScheduled = true
+    if (waitedMs > busyPatienceMs) setImmediate(() => this.#flush())
+    else setTimeout(() => this.#flush(), 1 + (now % 1) * 4)
+  }
+
+  /** Takes rounds until every pending of the queue is settled. @throws LedgerError BUSY, with the rest still queued */
+  #commitQueue(): void {
+    while (this.#queue.length > 0) {
+      const round = this.#queue
+      this.#queue = []
+      let again: Pending[]
+      try {
+        again = this.#commitRound(round)
+      } catch (error) {
+        if (error instanceof LedgerError && error.code === 'BUSY') {
+          this.#queue = [...round, ...this.#queue]
+          throw error
+        }
+        // The transaction is gone: nothing of the round is recorded, the cached states are as before.
+        for (const pending of round) pending.reject(error)
+        continue
+      }
+      this.#queue = [...again, ...this.#queue]
+    }
+  }
+
+  /** One transaction. Returns, in order, what has to be decided again. */
+  #commitRound(round: readonly Pending[]): Pending[] {
+    this.#refresh()
+    const recordedAt = timestamp(this.#options.clock)
+    const staged = new Map<VmId, Versioned>()
+    const postponed = new Set<VmId>()
+    const again: Pending[] = []
+    const refused: [Pending, LedgerError][] = []
+    const taken: { pending: Pending; item: AppendItem<VmState | null>; next: Versioned }[] = []
+    for (const pending of round) {
+      const { vmId } = pending
+      const decision = postponed.has(vmId) ? null : this.#decide(pending, staged, recordedAt)
+      if (decision?.kind === 'append') {
+        staged.set(vmId, decision.next)
+        taken.push({ pending, item: decision.item, next: decision.next })
+      } else if (decision !== null && !staged.has(vmId)) refused.push([pending, decision.error])
+      else {
+        // Refused on a state that is not recorded yet: asked again once it is, and what follows it too.
+        postponed.add(vmId)
+        again.push(pending)
+      }
+    }
+    const results = taken.length === 0 ? [] : this.#options.log.append(taken.map(({ item }) => item))
+    const conflicting = taken.filter(({ pending, next }, index) => !this.#settle(pending, next, results[index]!))
+    for (const [pending, error] of refused) pending.reject(error)
+    return [...conflicting.map(({ pending }) => pending), ...again]
+  }
+
+  #decide(pending: Pending, staged: ReadonlyMap<VmId, Versioned>, recordedAt: string): Decision {
+    const before = staged.get(pending.vmId) ?? this.#stateOf(pending.vmId)
+    const after: VmState[] = []
+    let state = before.state
+    for (const event of pending.events) {
+      const fact = { type: event.type, data: event.data, recordedAt } as VmEvent
+      const next = decide(state, fact)
+      if (next === null && this.#isRecorded(pending)) after.push((state = fold(state, fact)))
+      else if (next === null) return { kind: 'refuse', error: refusalError(pending.vmId, state, fact) }
+      else after.push((state = next))
+    }
+    const item = {
+      streamId: vmStream(pending.vmId),
+      expectedVersion: before.version,
+      events: pending.events.map((event) => ({ ...event, recordedAt })),
+      after,
+    }
+    return { kind: 'append', item, next: { version: before.version + after.length, state } }
+  }
+
+  /** A repeated id is answered by the log, whatever the machine says of it now. */
+  #isRecorded(pending: Pending): boolean {
+    return pending.events.some((event) => event.isIdGiven && this.#options.log.findEvent(event.eventId) !== null)
+  }
+
+  /** False when the item has to be decided again. */
+  #settle(pending: Pending, next: Versioned, result: AppendResult): boolean {
+    if (result.status === 'recorded') {
+      if (result.isRepeated) this.#cache.delete(pending.vmId)
+      else this.#remember(pending.vmId, next)
+      if (!result.isRepeated) this.#options.onRecorded(result.events)
+      pending.resolve(result.events)
+      return true
+    }
+    this.#cache.delete(pending.vmId)
+    if (result.status === 'refused') {
+      pending.reject(result.error)
+      return true
+    }
+    pending.conflicts += 1
+    if (pending.conflicts < limits.conflictRetriesMax) return false
+    pending.reject(
+      new LedgerError(
+        'VERSION_CONFLICT',
+        `${pending.vmId} is at version ${result.actualVersion} and moved ${pending.conflicts} times meanwhile; read it and decide again`,
+        { vmId: pending.vmId },
+      ),
+    )
+    return true
+  }
+
+  /** After another connection's commit every cached state has to prove itself again. */
+  #refresh(): void {
+    const dataVersion = this.#options.log.dataVersion()
+    if (dataVersion === this.#dataVersion) return
+    this.#dataVersion = dataVersion
+    this.#epoch += 1
+  }
+
+  #stateOf(vmId: VmId): Versioned {
+    const cached = this.#cache.get(vmId)
+    if (cached?.epoch === this.#epoch) return cached
+    const before = cached ?? { version: 0, state: absent }
+    const delta = this.#options.log.readStream(vmStream(vmId), before.version)
+    const state = delta.reduce((s, event) => fold(s, event as unknown as VmEvent), before.state)
+    const current = { version: delta.at(-1)?.version ?? before.version, state }
+    this.#remember(vmId, current)
+    return current
+  }
+
+  #remember(vmId: VmId, { version, state }: Versioned): void {
+    this.#cache.delete(vmId)
+    this.#cache.set(vmId, { version, state, epoch: this.#epoch })
+    if (this.#cache.size <= cachedStatesMax) return
+    const oldest = this.#cache.keys().next().value
+    assert(oldest !== undefined, 'the cache is not empty')
+    this.#cache.delete(oldest)
+  }
+}
+
+function settled(answer: { events: readonly RecordedEvent[] } | { error: unknown } | null): readonly RecordedEvent[] {
+  assert(answer !== null, 'a flush settles what was queued')
+  if ('error' in answer) throw answer.error
+  return answer.events
+}
+
+function refusalError(vmId: VmId, state: VmState, event: VmEvent): LedgerError {
+  if (state.phase === 'absent')
+    return new LedgerError('VM_NOT_FOUND', `no VM ${vmId} was ever created here`, { vmId })
+  if (event.type === 'vm.creating')
+    return new LedgerError('VM_EXISTS', `the id ${vmId} is taken; ids are never used again`, { vmId })
+  return new IllegalTransitionError(vmId, state.phase, event.type, refusal(state, event))
+}
+
+const closedError = (): LedgerError => new LedgerError('CLOSED', 'the ledger is closed')

@@ -1,0 +1,40 @@
+/** What a reconcile came to, as the API, the CLI and errors give it. */
+import { LedgerError } from './contract/errors.ts'
+import type { BadOutcome, GoodOutcome } from './contract/resources.ts'
+
+export type ReconcileReport = {
+  readonly vm: string
+  readonly result: 'cleaned' | 'kept' | 'failed' | 'nothing' | 'adoptable'
+  readonly dryRun: boolean
+  readonly released: readonly { readonly key: string; readonly outcome: GoodOutcome | 'would_release' }[]
+  readonly keptReason: string | null
+  /** Kept because a witness could not be read, not because it is known to live. */
+  readonly isUnknown: boolean
+  readonly failed: readonly FailedStep[]
+}
+
+export type FailedStep = {
+  readonly key: string
+  readonly step: string
+  /** `blocked`: not tried, because something that uses it is still there. */
+  readonly outcome: BadOutcome | 'blocked'
+  readonly error: string
+  readonly retryAt: string | null
+}
+
+/** A cleanup ended with something still held. Nothing is lost: `report` says what, the next gc resumes there. */
+export class CleanupError extends LedgerError {
+  override readonly name = 'CleanupError'
+  readonly report: ReconcileReport
+
+  constructor(report: ReconcileReport) {
+    super(report.result === 'failed' ? 'CLEANUP_FAILED' : 'KEPT', messageOf(report), { vmId: report.vm })
+    this.report = report
+  }
+}
+
+function messageOf({ vm, failed, keptReason }: ReconcileReport): string {
+  if (failed.length === 0) return `${vm} is kept: ${keptReason ?? 'no reason given'}`
+  const steps = failed.map((step) => `${step.key} is ${step.outcome}: ${step.error}`)
+  return `${vm} is not clean: ${steps.join('; ')}; run \`vmledger gc ${vm}\``
+}

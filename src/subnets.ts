@@ -1,0 +1,63 @@
+/** Which subnets there are to give, and which is the next. */
+import { LedgerError } from './contract/errors.ts'
+import type { EventData } from './contract/events.ts'
+import { resourceKey } from './contract/resources.ts'
+
+/** Subnets `<prefix>.<octet>.0/24` for octets from `first` to `last`. */
+export type SubnetPool = { readonly prefix: string; readonly first: number; readonly last: number }
+export const defaultSubnetPool: SubnetPool = { prefix: '192.168', first: 100, last: 254 }
+
+/** @throws LedgerError INVALID_OPTION */
+export function checkPool({ prefix, first, last }: SubnetPool): void {
+  const isOctet = (n: number) => Number.isInteger(n) && n >= 0 && n <= 255
+  const isPrefix = /^\d{1,3}\.\d{1,3}$/.test(prefix) && prefix.split('.').map(Number).every(isOctet)
+  if (!isPrefix || !isOctet(first) || !isOctet(last) || first > last)
+    throw new LedgerError(
+      'INVALID_OPTION',
+      `subnetPool ${JSON.stringify({ prefix, first, last })}: want e.g. { prefix: '192.168', first: 100, last: 254 }`,
+    )
+}
+
+/** The lowest octet that is neither taken nor overlapped by a network of this host. @throws LedgerError SUBNETS_EXHAUSTED */
+export function nextSubnet(
+  pool: SubnetPool,
+  taken: ReadonlySet<number>,
+  inUse: readonly string[],
+): EventData<'subnet.allocated'> {
+  for (let octet = pool.first; octet <= pool.last; octet++) {
+    if (taken.has(octet)) continue
+    const subnet = `${pool.prefix}.${octet}.0/24`
+    if (!inUse.some((network) => overlaps(network, subnet))) return subnetEvent(pool, octet, subnet)
+  }
+  const count = pool.last - pool.first + 1
+  throw new LedgerError(
+    'SUBNETS_EXHAUSTED',
+    `no subnet is free: all ${count} of ${pool.prefix}.${pool.first}.0/24 to ${pool.prefix}.${pool.last}.0/24 are taken; run \`vmledger gc\` or widen subnetPool`,
+  )
+}
+
+function subnetEvent({ prefix }: SubnetPool, octet: number, subnet: string): EventData<'subnet.allocated'> {
+  const network = `${prefix}.${octet}`
+  return {
+    key: resourceKey('subnet', subnet),
+    octet,
+    subnet,
+    gatewayIp: `${network}.1`,
+    guestIp: `${network}.2`,
+  }
+}
+
+/** Whether two networks `a.b.c.d/len` share an address. The default route 0.0.0.0/0 does not count. */
+export function overlaps(left: string, right: string): boolean {
+  const [a, b] = [parse(left), parse(right)]
+  if (a === null || b === null || a.length === 0 || b.length === 0) return false
+  const length = Math.min(a.length, b.length)
+  return a.bits >>> (32 - length) === b.bits >>> (32 - length)
+}
+
+function parse(network: string): { bits: number; length: number } | null {
+  const match = /^(\d+)\.(\d+)\.(\d+)\.(\d+)\/(\d+)$/.exec(network)
+  if (match === null) return null
+  const [a, b, c, d, length] = match.slice(1).map(Number) as [number, number, number, number, number]
+  return { bits: ((a << 24) | (b << 16) | (c << 8) | d) >>> 0, length }
+}

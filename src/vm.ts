@@ -1,0 +1,350 @@
+/** One VM in its supervisor's hands: record what happens, acquire and give back what it owns. */
+import type { ChildProcess, SpawnOptions } from 'node:child_process'
+import { LedgerError } from './contract/errors.ts'
+import type { EventData, RecordedEvent, VmEventType } from './contract/events.ts'
+import type { VmId } from './contract/ids.ts'
+import { redactText, redactValue } from './contract/redact.ts'
+import { type Identity, isGood, type Resource, resourceKey } from './contract/resources.ts'
+import { type HeldResource, heldResources, isHeld, type VmState } from './contract/state.ts'
+import { isVolatile, livesInStateDir } from './host/resources.ts'
+import type { Created, Driver, DriverContext, Failure, Hold, Host, Place } from './host/port.ts'
+import { stepFor, usesOf } from './machines/cleanup.ts'
+import type { Draft, Recorder } from './recorder.ts'
+import { CleanupError, type ReconcileReport } from './report.ts'
+import { nextSubnet, type SubnetPool } from './subnets.ts'
+
+/** An event as a supervisor records it. Owner and process identity are filled in where they are left out. */
+export type VmEventInput = {
+  [T in VmEventType]: {
+    readonly type: T
+    readonly data?: Partial<EventData<T>>
+    readonly eventId?: string
+    readonly occurredAt?: string
+    readonly correlationId?: string | null
+    readonly causationId?: string | null
+  }
+}[VmEventType]
+
+/** What `uses` may name: a key, or what acquire and allocateSubnet gave. */
+export type ResourceRef = string | { readonly key: string }
+export type Acquired = Resource & { readonly key: string; readonly identity: Identity }
+export type Subnet = EventData<'subnet.allocated'>
+
+export type SpawnVmmOptions = SpawnOptions & {
+  /** What the log may say of the command line; without it only the command's name is recorded. */
+  readonly describe?: (command: string, args: readonly string[]) => unknown
+  /** `none` for a VMM that closes inherited descriptors (the Firecracker jailer). */
+  readonly lock?: 'vmm' | 'none'
+  /** The resource's name, `vmm` by default. */
+  readonly name?: string
+}
+
+export type StopOptions = {
+  readonly reason?: string
+  /** Asks the guest to stop; the VMM is killed when it has not ended `graceMs` later. */
+  readonly shutdown?: () => void | Promise<void>
+  readonly graceMs?: number
+}
+export type CloseOptions = StopOptions
+
+/** What a handle needs of its ledger. */
+export type VmDependencies = {
+  readonly recorder: Recorder
+  readonly host: Host
+  readonly place: Place
+  readonly subnetPool: SubnetPool
+  readonly takenOctets: () => number[]
+  /** Values that were taken out of the VM's config: they are taken out of later texts too. */
+  readonly secrets: Set<string>
+  readonly clean: (vmId: VmId) => Promise<ReconcileReport>
+}
+
+const stoppablePhases: ReadonlySet<string> = new Set(['created', 'starting', 'running', 'start_failed'])
+const graceMsDefault = 10_000
+
+export class Vm {
+  readonly id: VmId
+  readonly #deps: VmDependencies
+  readonly #inFlight = new Set<Promise<unknown>>()
+  #hold: Promise<Hold> | null = null
+  #child: ChildProcess | null = null
+  #closing: Promise<ReconcileReport> | null = null
+
+  constructor(id: VmId, deps: VmDependencies) {
+    this.id = id
+    this.#deps = deps
+  }
+
+  /** The directory of the VM's own files. */
+  get stateDir(): string {
+    return this.#deps.place.stateDir
+  }
+
+  /** The fold of the VM's events, other processes' included. */
+  state(): VmState {
+    return this.#deps.recorder.current(this.id).state
+  }
+
+  /** All resources that were ever promised, in that order, with what became of them. */
+  resources(): readonly HeldResource[] {
+    return Object.values(this.state().context.resources)
+  }
+
+  /** Settles when the event is durable. @throws IllegalTransitionError, LedgerError INVALID_EVENT, BUSY ... */
+  async record(input: VmEventInput): Promise<RecordedEvent> {
+    const [event] = await this.#deps.recorder.record(this.id, [this.#draft(input)])
+    return event!
+  }
+
+  /** The same, now: blocks until the event is durable, at most 1 s for the writer's lock. */
+  recordSync(input: VmEventInput): RecordedEvent {
+    const [event] = this.#deps.recorder.recordSync(this.id, [this.#draft(input)])
+    return event!
+  }
+
+  /** The VM's subnet; the same one when asked again. @throws LedgerError SUBNETS_EXHAUSTED */
+  async allocateSubnet(): Promise<Subnet> {
+    const { subnetPool, takenOctets, host, recorder } = this.#deps
+    const inUse = host.networksInUse()
+    for (;;) {
+      const present = this.#subnet()
+      if (present !== null) return present
+      const subnet = nextSubnet(subnetPool, new Set(takenOctets()), inUse)
+      try {
+        await recorder.record(this.id, [{ type: 'subnet.allocated', data: subnet }])
+        return subnet
+      } catch (error) {
+        // Somebody else was first: the table's UNIQUE octet is the referee, the next octet the answer.
+        if (!(error instanceof LedgerError && error.code === 'CONSTRAINT')) throw error
+      }
+    }
+  }
+
+  /**
+   * Makes a host resource: intent, act, outcome. @throws LedgerError RESOURCE_EXISTS for a taken name
+   * (which is never touched), PERMISSION_DENIED, ACQUIRE_FAILED
+   */
+  async acquire(resource: Resource, options: { uses?: readonly ResourceRef[] } = {}): Promise<Acquired> {
+    return this.#tracked(async () => {
+      const driver = this.#driver(resource.kind)
+      const intent = this.#intent(resource, options.uses ?? [])
+      await this.#deps.recorder.record(this.id, [intent])
+      return this.#create(driver, resource)
+    })
+  }
+
+  /** Gives one resource back before the VM is cleaned. @throws LedgerError CLEANUP_REFUSED, CLEANUP_FAILED; it is then still held */
+  async release(ref: ResourceRef): Promise<void> {
+    const key = keyOf(ref)
+    const held = this.state().context.resources[key]
+    if (held === undefined || !isHeld(held)) throw new LedgerError('CLEANUP_REFUSED', `${this.id} does not hold ${key}`, { vmId: this.id })
+    const user = heldResources(this.state().context).find((r) => r.uses.includes(key))
+    if (user !== undefined) throw new LedgerError('CLEANUP_REFUSED', `${key} is used by ${user.key}; release that first`, { vmId: this.id })
+    const { outcome, error } = await this.#driver(held.kind).release(await this.#context(), held)
+    if (!isGood(outcome)) throw new LedgerError('CLEANUP_FAILED', `${key} is ${outcome}: ${error?.message ?? ''}`, { vmId: this.id })
+    await this.#deps.recorder.record(this.id, [{ type: 'resource.released', data: { key, outcome } }])
+  }
+
+  /** Starts the VMM under its own lock; recorded before it exists. @throws LedgerError BUSY, ACQUIRE_FAILED */
+  async spawn(command: string, args: readonly string[], options: SpawnVmmOptions = {}): Promise<ChildProcess> {
+    return this.#tracked(async () => {
+      const { describe, lock = 'vmm', name = 'vmm', ...spawnOptions } = options
+      const spec = { command: describe === undefined ? command : describe(command, args), lock }
+      const resource = { kind: 'process', name, spec }
+      await this.#deps.recorder.record(this.id, [this.#intent(resource, [])])
+      const key = resourceKey('process', name)
+      const request = { command, args, options: spawnOptions, lock }
+      try {
+        const { child, identity } = await this.#deps.host.spawn(await this.#context(), request)
+        this.#child = child
+        await this.#deps.recorder.record(this.id, [{ type: 'resource.acquired', data: { key, identity } }])
+        return child
+      } catch (error) {
+        if (error instanceof LedgerError && (error.code === 'ACQUIRE_FAILED' || error.code === 'BUSY'))
+          await this.#fail(key, { code: error.code, message: error.message })
+        throw error
+      }
+    })
+  }
+
+  /** Stops the guest: shutdown, grace, then the VMM's end. @throws LedgerError CLEANUP_FAILED when it lives on */
+  async stop({ reason = 'stop', shutdown, graceMs = graceMsDefault }: StopOptions = {}): Promise<void> {
+    if (this.state().phase !== 'stopping')
+      await this.record({ type: 'vm.stopping', data: { reason, by: 'supervisor' } })
+    if (shutdown !== undefined) {
+      await Promise.race([shutdown(), sleep(graceMs)])
+      await this.#childEnds(graceMs)
+    }
+    const problem = await this.#endVmm()
+    if (problem !== null) {
+      await this.record({ type: 'vm.stop_failed', data: { error: problem } })
+      throw new LedgerError('CLEANUP_FAILED', `${this.id} could not be stopped: ${problem.message}`, { vmId: this.id })
+    }
+    const { exitCode = null, signalCode = null } = this.#child ?? {}
+    await this.record({ type: 'vm.stopped', data: { exitCode, signal: signalCode } })
+  }
+
+  /**
+   * Stops what runs and gives everything back, from whatever phase. Called twice at once it cleans once.
+   * @throws CleanupError with the report; the next gc resumes where it stopped
+   */
+  close(options: CloseOptions = {}): Promise<ReconcileReport> {
+    this.#closing ??= this.#close(options).finally(() => (this.#closing = null))
+    return this.#closing
+  }
+
+  /** Takes over a VM whose owner is dead and whose VMM lives. */
+  async adopt(): Promise<void> {
+    await this.record({ type: 'vm.adopted' })
+  }
+
+  async #close(options: CloseOptions): Promise<ReconcileReport> {
+    await Promise.allSettled(this.#inFlight)
+    const isRunning = this.#vmm() !== null || options.shutdown !== undefined
+    if (stoppablePhases.has(this.state().phase) && isRunning)
+      // A guest that will not stop is no reason to keep the rest: the cleanup says what stays.
+      await this.stop(options).catch((error: unknown) => {
+        if (!(error instanceof LedgerError && error.code === 'CLEANUP_FAILED')) throw error
+      })
+    // Nothing of ours creates any more, so the cleanup's fence may prove it.
+    await this.#letGo()
+    const report = await this.#deps.clean(this.id)
+    if (report.result !== 'cleaned' && report.result !== 'nothing') throw new CleanupError(report)
+    return report
+  }
+
+  async #letGo(): Promise<void> {
+    const hold = this.#hold
+    this.#hold = null
+    if (hold !== null) (await hold).close()
+  }
+
+  #vmm(): HeldResource | null {
+    return heldResources(this.state().context).find((r) => r.kind === 'process') ?? null
+  }
+
+  async #endVmm(): Promise<Failure | null> {
+    for (const held of heldResources(this.state().context).filter((r) => r.kind === 'process')) {
+      const { outcome, error } = await this.#driver('process').release(await this.#context(), held)
+      if (!isGood(outcome)) return error ?? { code: outcome.toUpperCase(), message: `${held.key} is ${outcome}` }
+      await this.#deps.recorder.record(this.id, [{ type: 'resource.released', data: { key: held.key, outcome } }])
+    }
+    return null
+  }
+
+  async #childEnds(graceMs: number): Promise<void> {
+    const child = this.#child
+    if (child === null || child.exitCode !== null || child.signalCode !== null) return
+    await Promise.race([new Promise((resolve) => child.once('exit', resolve)), sleep(graceMs)])
+  }
+
+  async #create(driver: Driver, resource: Resource): Promise<Acquired> {
+    const key = resourceKey(resource.kind, resource.name)
+    const created = await driver.create(await this.#context(), resource)
+    if (created.outcome !== 'acquired') return this.#refuse(key, created)
+    const identity = isVolatile(resource.kind)
+      ? { ...created.identity, bootId: this.#deps.host.self().bootId }
+      : created.identity
+    await this.#deps.recorder.record(this.id, [{ type: 'resource.acquired', data: { key, identity } }])
+    return { ...resource, key, identity }
+  }
+
+  async #refuse(key: string, created: Exclude<Created, { outcome: 'acquired' }>): Promise<never> {
+    // An unverified creation may stand: its intent stays open, and the cleanup looks again.
+    if (created.outcome !== 'unverified') await this.#fail(key, created.error)
+    const code = { exists: 'RESOURCE_EXISTS', denied: 'PERMISSION_DENIED', not_applicable: 'UNSUPPORTED', failed: 'ACQUIRE_FAILED', unverified: 'ACQUIRE_FAILED' } as const
+    throw new LedgerError(code[created.outcome], `${this.id}: ${key} could not be made: ${created.error.message}`, { vmId: this.id })
+  }
+
+  async #fail(key: string, { code, message }: Failure): Promise<void> {
+    const error = { code, message: this.#clean(message) }
+    await this.#deps.recorder.record(this.id, [{ type: 'resource.acquire_failed', data: { key, error } }])
+  }
+
+  #intent(resource: Resource, said: readonly ResourceRef[]): Draft {
+    return intentOf(this.state(), resource, said.map(keyOf), this.#deps.secrets)
+  }
+
+  #context(): Promise<DriverContext> {
+    this.#hold ??= this.#deps.host.hold(this.#deps.place)
+    return this.#hold.then((hold) => ({ place: this.#deps.place, hold, fence: null }))
+  }
+
+  #driver(kind: string): Driver {
+    const driver = this.#deps.host.driver(kind)
+    if (driver === null) throw new LedgerError('INVALID_OPTION', `no driver for resources of kind ${JSON.stringify(kind)}`, { vmId: this.id })
+    return driver
+  }
+
+  /** close() waits for what is tracked, and nothing new begins after it began. */
+  async #tracked<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#closing !== null) throw new LedgerError('CLOSED', `${this.id} is being closed`, { vmId: this.id })
+    const running = work()
+    this.#inFlight.add(running)
+    try {
+      return await running
+    } finally {
+      this.#inFlight.delete(running)
+    }
+  }
+
+  #subnet(): Subnet | null {
+    const held = heldResources(this.state().context).find((r) => r.kind === 'subnet')
+    return held === undefined ? null : ({ key: held.key, ...held.identity } as unknown as Subnet)
+  }
+
+  #draft({ type, data, ...envelope }: VmEventInput): Draft {
+    return { ...envelope, type, data: redactTexts({ ...this.#defaults(type), ...data }, this.#deps.secrets) }
+  }
+
+  #defaults(type: VmEventType): Record<string, unknown> {
+    if (type === 'vm.adopted') return { owner: this.#deps.host.self() }
+    if (type === 'vm.running') return { process: this.state().context.process }
+    if (type === 'vm.stopping') return { reason: '', by: 'supervisor' }
+    if (type === 'vm.stopped') return { exitCode: null, signal: null }
+    return {}
+  }
+
+  #clean(text: string): string {
+    return redactText(text, this.#deps.secrets)
+  }
+}
+
+/** The intent of `resource`, with its step, all that it uses, and no secret. */
+function intentOf(
+  { context }: VmState,
+  resource: Resource,
+  said: readonly string[],
+  secrets: Set<string>,
+): Draft {
+  const { kind, name } = resource
+  return {
+    type: 'resource.intended',
+    data: {
+      key: resourceKey(kind, name),
+      kind,
+      name,
+      step: stepFor(context, kind, name),
+      uses: usesOf(context, kind, said, livesInStateDir(resource)),
+      spec: redactValue(resource.spec, secrets),
+    },
+  }
+}
+
+/** Free text is for people, so it may be redacted hard; keys, identities and specs are not free text. */
+function redactTexts(data: Record<string, unknown>, secrets: ReadonlySet<string>): unknown {
+  const clean = { ...data }
+  for (const name of ['reason', 'by'])
+    if (typeof clean[name] === 'string') clean[name] = redactText(clean[name], secrets)
+  if (isFailure(clean['error']))
+    clean['error'] = { ...clean['error'], message: redactText(clean['error'].message, secrets) }
+  if (Array.isArray(clean['evidence']))
+    clean['evidence'] = clean['evidence'].map((line) => (typeof line === 'string' ? redactText(line, secrets) : line))
+  return clean
+}
+
+const isFailure = (value: unknown): value is Failure =>
+  value !== null && typeof value === 'object' && typeof (value as Failure).message === 'string'
+
+const keyOf = (ref: ResourceRef): string => (typeof ref === 'string' ? ref : ref.key)
+const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms).unref())
