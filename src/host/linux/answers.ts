@@ -1,0 +1,77 @@
+/** Turns what a host answers (errno, exit codes) into the ledger's words. */
+import { redactText } from '../../contract/redact.ts'
+import type { BadOutcome } from '../../contract/resources.ts'
+import type { Created, Failure, Observed, Released } from '../port.ts'
+import type { CommandResult } from './command.ts'
+
+const messageCharsMax = 1024
+
+export const failure = (code: string, message: string): Failure => ({
+  code,
+  message: redactText(message.trim()).slice(0, messageCharsMax),
+})
+
+/** `ENOENT` and the like; `UNKNOWN` for what carries no code. */
+export function codeOf(error: unknown): string {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined
+  return typeof code === 'string' ? code : 'UNKNOWN'
+}
+
+export const failureOf = (error: unknown): Failure =>
+  failure(codeOf(error), error instanceof Error ? error.message : String(error))
+
+/** A refused permission is never "gone", and a mount in the way is not a failure of ours. */
+export function outcomeOf(code: string): BadOutcome {
+  if (code === 'EACCES' || code === 'EPERM') return 'denied'
+  if (code === 'EBUSY' || code === 'ETXTBSY' || code === 'CROSSES_MOUNT') return 'busy'
+  return code === 'NOT_OURS' ? 'unverified' : 'failed'
+}
+
+/** Why a command did not do it: denied where the kernel said so, else failed. */
+export function commandFailure(command: string, result: CommandResult): Failure {
+  if (result.missing) return failure('COMMAND_MISSING', `\`${command}\` is not installed`)
+  if (result.timedOut) return failure('TIMEOUT', `${command} did not end in time: ${result.stderr}`)
+  const said = result.stderr === '' ? `exit ${result.code ?? result.signal}` : result.stderr
+  const refused = /operation not permitted|permission denied/i.test(result.stderr)
+  return failure(refused ? 'EPERM' : 'COMMAND_FAILED', `${command}: ${said}`)
+}
+
+export const released: Released = { outcome: 'released', error: null }
+export const absent: Released = { outcome: 'absent', error: null }
+export const bad = (outcome: BadOutcome, error: Failure): Released => ({ outcome, error })
+export const badBy = (error: Failure): Released => ({ outcome: outcomeOf(error.code), error })
+
+export function notCreated(error: Failure): Created {
+  return { outcome: outcomeOf(error.code) === 'denied' ? 'denied' : 'failed', error }
+}
+export const exists = (message: string): Created => ({
+  outcome: 'exists',
+  error: failure('EXISTS', message),
+})
+
+export const foreign = (message: string): Observed => ({
+  outcome: 'foreign',
+  error: failure('NOT_OURS', message),
+})
+export const unknown = (error: Failure): Observed => ({ outcome: 'unknown', error })
+
+/** The answer of `release` where an observation already settles it; null where something of ours stands. */
+export function settledBy(seen: Observed): Released | null {
+  switch (seen.outcome) {
+    case 'absent':
+      return absent
+    case 'foreign':
+      return bad('unverified', seen.error)
+    case 'unknown':
+      return bad(outcomeOf(seen.error.code) === 'denied' ? 'denied' : 'unverified', seen.error)
+    case 'present':
+      return null
+  }
+}
+
+/** The answer after giving back and looking again. */
+export function confirmedBy(seen: Observed): Released {
+  if (seen.outcome === 'absent') return released
+  if (seen.outcome !== 'present') return bad('unverified', seen.error)
+  return bad('unverified', failure('STILL_THERE', 'it still stands after it was given back'))
+}

@@ -1,0 +1,111 @@
+/** Runs one host command: no shell, bounded in time and output, and never in the caller's process group. */
+import { spawn, type ChildProcess } from 'node:child_process'
+import { redactText } from '../../contract/redact.ts'
+
+export type CommandOptions = {
+  readonly input?: string
+  /** Descriptors that the command inherits as 3, 4, ...: a lock among them outlives us with it. */
+  readonly fds?: readonly number[]
+  readonly timeoutMs?: number
+}
+
+export type CommandResult = {
+  /** The program itself is not installed. */
+  readonly missing: boolean
+  readonly code: number | null
+  readonly signal: string | null
+  readonly stdout: string
+  readonly stderr: string
+  readonly timedOut: boolean
+}
+
+const timeoutMsDefault = 10_000
+const stdoutBytesMax = 4 * 1024 * 1024
+const stderrBytesMax = 1024
+/** After the command has ended, a stray child may still hold its pipes: do not wait for it. */
+const drainMs = 200
+
+export const succeeded = (result: CommandResult): boolean => result.code === 0 && !result.timedOut
+
+export async function run(
+  command: string,
+  args: readonly string[],
+  { input, fds = [], timeoutMs = timeoutMsDefault }: CommandOptions = {},
+): Promise<CommandResult> {
+  let child: ChildProcess
+  try {
+    child = spawn(command, args, {
+      stdio: [input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe', ...fds],
+      env: { ...process.env, LC_ALL: 'C', PATH: searchPath() },
+      // A group of its own: Ctrl-C ends the supervisor after the step in hand, not the helper within it.
+      detached: true,
+    })
+  } catch (error) {
+    return notStarted(error)
+  }
+  const stdout = collect(child.stdout, stdoutBytesMax)
+  const stderr = collect(child.stderr, stderrBytesMax)
+  child.stdin?.on('error', () => {}) // EPIPE: the exit code tells the story.
+  child.stdin?.end(input)
+  const end = await ended(child, timeoutMs)
+  if ('error' in end) return notStarted(end.error)
+  return { ...end, missing: false, stdout: stdout(), stderr: redactText(stderr().trim()) }
+}
+
+/** `ip` and `nft` live in sbin, which is not on every user's path. */
+const searchPath = (): string => `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin:/usr/bin:/bin`
+
+function collect(stream: NodeJS.ReadableStream | null, bytesMax: number): () => string {
+  const chunks: Buffer[] = []
+  let bytes = 0
+  stream?.on('data', (chunk: Buffer) => {
+    if (bytes < bytesMax) chunks.push(chunk.subarray(0, bytesMax - bytes))
+    bytes += chunk.length
+  })
+  return () => Buffer.concat(chunks).toString('utf8')
+}
+
+type End =
+  | { readonly error: unknown }
+  | Pick<CommandResult, 'code' | 'signal' | 'timedOut'>
+
+function ended(child: ChildProcess, timeoutMs: number): Promise<End> {
+  return new Promise((resolve) => {
+    let timedOut = false
+    const timer = setTimeout(() => {
+      timedOut = true
+      killGroup(child)
+    }, timeoutMs)
+    child.once('error', (error) => {
+      clearTimeout(timer)
+      resolve({ error })
+    })
+    child.once('exit', (code, signal) => {
+      clearTimeout(timer)
+      const done = () => resolve({ code, signal, timedOut })
+      const drained = setTimeout(() => {
+        child.stdout?.destroy()
+        child.stderr?.destroy()
+        done()
+      }, drainMs)
+      child.once('close', () => {
+        clearTimeout(drained)
+        done()
+      })
+    })
+  })
+}
+
+function killGroup(child: ChildProcess): void {
+  try {
+    if (child.pid !== undefined) process.kill(-child.pid, 'SIGKILL')
+  } catch {
+    child.kill('SIGKILL')
+  }
+}
+
+function notStarted(error: unknown): CommandResult {
+  const missing = error instanceof Error && 'code' in error && error.code === 'ENOENT'
+  const stderr = error instanceof Error ? error.message : String(error)
+  return { missing, code: null, signal: null, stdout: '', stderr, timedOut: false }
+}

@@ -1,0 +1,75 @@
+/** One lock file: opened safely, locked on our own descriptor, and still the file that its path names. */
+import { closeSync, constants, fchownSync, fstatSync, lstatSync, mkdirSync, openSync, statSync } from 'node:fs'
+import { dirname } from 'node:path'
+import { failureOf } from './answers.ts'
+import { run } from './command.ts'
+
+export type LockMode = 'shared' | 'exclusive'
+
+export type LockAttempt =
+  | { readonly state: 'taken'; readonly fd: number }
+  | { readonly state: 'held' }
+  | { readonly state: 'unavailable'; readonly because: string }
+
+const conflictExitCode = 75
+const reopenMax = 5
+
+/**
+ * Tries the lock once, without waiting. `flock` locks the open file description that it inherits from us,
+ * so the lock stays with our descriptor, and with every child that gets it, after `flock` has ended.
+ */
+export async function tryLock(path: string, home: string, mode: LockMode): Promise<LockAttempt> {
+  for (let attempt = 0; attempt < reopenMax; attempt++) {
+    let fd: number
+    try {
+      fd = openLockFile(path, home)
+    } catch (error) {
+      return { state: 'unavailable', because: failureOf(error).message }
+    }
+    const state = await lockDescriptor(fd, mode)
+    // Somebody may have forgotten the file between our open and our lock: then it fences nothing.
+    if (state === 'taken' && isStillNamed(path, fd)) return { state, fd }
+    closeSync(fd)
+    if (state === 'held') return { state }
+    if (state !== 'taken') return { state: 'unavailable', because: state }
+  }
+  return { state: 'unavailable', because: `${path} is replaced again and again` }
+}
+
+function openLockFile(path: string, home: string): number {
+  mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
+  const fd = openSync(path, constants.O_CREAT | constants.O_RDWR | constants.O_NOFOLLOW, 0o600)
+  try {
+    if (!fstatSync(fd).isFile()) throw new Error(`${path} is not a regular file`)
+    keepOwner(fd, home)
+    return fd
+  } catch (error) {
+    closeSync(fd)
+    throw error
+  }
+}
+
+/** Root that helps in a user's home leaves nothing there that the user could not open. */
+export function keepOwner(fd: number, home: string): void {
+  if (process.geteuid?.() !== 0) return
+  const { uid, gid } = statSync(home)
+  if (fstatSync(fd).uid !== uid) fchownSync(fd, uid, gid)
+}
+
+/** `taken`, `held`, or why the lock cannot be asked for. */
+async function lockDescriptor(fd: number, mode: LockMode): Promise<string> {
+  const flag = mode === 'shared' ? '-s' : '-x'
+  const result = await run('flock', ['-n', flag, '-E', String(conflictExitCode), '3'], { fds: [fd] })
+  if (result.code === 0) return 'taken'
+  if (result.code === conflictExitCode) return 'held'
+  return result.missing ? '`flock` is not installed' : `flock: ${result.stderr || 'did not end'}`
+}
+
+function isStillNamed(path: string, fd: number): boolean {
+  try {
+    const [named, ours] = [lstatSync(path, { bigint: true }), fstatSync(fd, { bigint: true })]
+    return named.ino === ours.ino && named.dev === ours.dev
+  } catch {
+    return false
+  }
+}

@@ -1,0 +1,117 @@
+/** The two locks of a VM: a creator holds, a cleaner fences, and the kernel lets go for the dead. */
+import { closeSync, lstatSync, unlinkSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { LedgerError } from '../../contract/errors.ts'
+import type { Fence, Hold, Place } from '../port.ts'
+import { codeOf } from './answers.ts'
+import { type LockAttempt, tryLock } from './lock-file.ts'
+import { describePid, lockHolders } from './proc.ts'
+
+const holdMsMax = 2_000
+const holdRetryMs = 50
+
+/** Takes the helper lock shared, waiting a little for a cleaner that is about to end. @throws LedgerError BUSY */
+export async function holdHelpers(place: Place): Promise<Hold> {
+  const deadline = performance.now() + holdMsMax
+  for (;;) {
+    const attempt = await tryLock(place.helperLock, place.home, 'shared')
+    if (attempt.state === 'taken') return holdOf(attempt.fd)
+    if (attempt.state === 'unavailable') throw noLocks(place, attempt.because)
+    if (performance.now() >= deadline) throw busy(place, place.helperLock, 'is being cleaned')
+    await sleep(holdRetryMs)
+  }
+}
+
+/** Takes both locks as far as they are free; creates missing files, so that a late starter finds them taken. */
+export async function fenceOff(place: Place): Promise<Fence> {
+  const fence = new PlaceFence(place)
+  await fence.refresh()
+  return fence
+}
+
+/** Who is seen to hold the VMM's lock that this fence could not take. */
+export const holdersBehind = (fence: Fence): string[] =>
+  fence instanceof PlaceFence ? fence.holders() : []
+
+/** A BUSY error that says who, as far as it can be seen. */
+export function busy(place: Place, lock: string, what: string): LedgerError {
+  const who = [...lockHolders(lock, 'WRITE'), ...lockHolders(lock, 'READ')].map(describePid)
+  const by = who.length === 0 ? '' : ` (held by ${who.join(', ')})`
+  return new LedgerError('BUSY', `${place.vmId} ${what}: its lock is taken${by}`, { vmId: place.vmId })
+}
+
+export const noLocks = (place: Place, because: string): LedgerError =>
+  new LedgerError('UNSUPPORTED', `${place.vmId} cannot be locked: ${because}`, { vmId: place.vmId })
+
+/** Removes the lock files; whoever still has one open notices that its path names it no longer. */
+export function forgetLocks(place: Place): void {
+  for (const path of [place.vmmLock, place.helperLock]) {
+    if (dirname(path) !== join(place.home, 'locks')) continue
+    try {
+      if (lstatSync(path).isFile()) unlinkSync(path)
+    } catch (error) {
+      if (codeOf(error) !== 'ENOENT') throw error
+    }
+  }
+}
+
+function holdOf(fd: number): Hold {
+  let open = true
+  return {
+    fd,
+    close() {
+      if (open) closeSync(fd)
+      open = false
+    },
+  }
+}
+
+class PlaceFence implements Fence {
+  readonly #place: Place
+  #vmm: LockAttempt = { state: 'held' }
+  #helpers: LockAttempt = { state: 'held' }
+  #closed = false
+  #queue: Promise<void> = Promise.resolve()
+
+  constructor(place: Place) {
+    this.#place = place
+  }
+
+  get vmm(): Fence['vmm'] {
+    return this.#vmm.state
+  }
+
+  get helpers(): Fence['helpers'] {
+    return this.#helpers.state
+  }
+
+  holders(): string[] {
+    return lockHolders(this.#place.vmmLock, 'WRITE').map(describePid)
+  }
+
+  /** One at a time: a second try would meet our own lock and forget its descriptor. */
+  refresh(): Promise<void> {
+    this.#queue = this.#queue.then(() => this.#tryHeld())
+    return this.#queue
+  }
+
+  close(): void {
+    this.#closed = true
+    this.#release()
+  }
+
+  async #tryHeld(): Promise<void> {
+    const { vmmLock, helperLock, home } = this.#place
+    if (this.#closed) return
+    if (this.#vmm.state === 'held') this.#vmm = await tryLock(vmmLock, home, 'exclusive')
+    if (this.#helpers.state === 'held') this.#helpers = await tryLock(helperLock, home, 'exclusive')
+    if (this.#closed) this.#release() // Closed while we waited: nobody else will.
+  }
+
+  #release(): void {
+    for (const lock of [this.#vmm, this.#helpers]) if (lock.state === 'taken') closeSync(lock.fd)
+    this.#vmm = { state: 'held' }
+    this.#helpers = { state: 'held' }
+  }
+}

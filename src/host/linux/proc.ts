@@ -1,0 +1,125 @@
+/** Reads /proc: what a pid is, and who holds a lock, a file or a TAP. Evidence for people, except `readStat`. */
+import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
+import { codeOf } from './answers.ts'
+
+export type ProcessStat = {
+  readonly state: string
+  readonly threads: number
+  /** Clock ticks since boot. */
+  readonly startTime: number
+}
+
+/** Fields 3, 20 and 22, counted after the last `)`: the command name may hold spaces and parentheses. */
+export function parseStat(text: string): ProcessStat | null {
+  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ')
+  const [state, threads, startTime] = [fields[0], Number(fields[17]), Number(fields[19])]
+  if (!text.includes(')') || state === undefined || !/^[A-Za-z]$/.test(state)) return null
+  return Number.isSafeInteger(startTime) && Number.isSafeInteger(threads)
+    ? { state, threads, startTime }
+    : null
+}
+
+/** A zombie is dead, but a first thread that ended before the others shows as one too. */
+export const hasEnded = (stat: ProcessStat): boolean =>
+  /^[ZXx]$/.test(stat.state) && stat.threads <= 1
+
+export function readStat(pid: number): ProcessStat | 'absent' | 'unreadable' {
+  if (!isOurProc()) return 'unreadable'
+  try {
+    return parseStat(readFileSync(`/proc/${pid}/stat`, 'latin1')) ?? 'unreadable'
+  } catch (error) {
+    return ['ENOENT', 'ESRCH'].includes(codeOf(error)) ? 'absent' : 'unreadable'
+  }
+}
+
+/** A /proc of another pid namespace names other processes by our numbers. */
+export function isOurProc(): boolean {
+  try {
+    return readlinkSync('/proc/self') === String(process.pid)
+  } catch {
+    return false
+  }
+}
+
+export function signalZero(pid: number): 'exists' | 'absent' | 'denied' {
+  try {
+    process.kill(pid, 0)
+    return 'exists'
+  } catch (error) {
+    return codeOf(error) === 'ESRCH' ? 'absent' : 'denied'
+  }
+}
+
+/** Processes with a descriptor that itself carries an flock of this kind on the file: holders, not waiters. */
+export function lockHolders(path: string, kind: 'WRITE' | 'READ'): number[] {
+  const file = statOf(path)
+  if (file === null) return []
+  const carries = new RegExp(`^lock:.*\\bFLOCK\\s+ADVISORY\\s+${kind}\\b`, 'm')
+  return pids().filter((pid) =>
+    descriptorsOf(pid).some(
+      (fd) => isFile(`/proc/${pid}/fd/${fd}`, file) && carries.test(textOf(`/proc/${pid}/fdinfo/${fd}`)),
+    ),
+  )
+}
+
+/** Processes that have the file open. */
+export const openersOf = (file: FileId): number[] =>
+  pids().filter((pid) => descriptorsOf(pid).some((fd) => isFile(`/proc/${pid}/fd/${fd}`, file)))
+
+/** Processes that have the TAP open. */
+export function tapHolders(name: string): number[] {
+  const line = `iff:\t${name}`
+  return pids().filter((pid) =>
+    descriptorsOf(pid).some((fd) => textOf(`/proc/${pid}/fdinfo/${fd}`).split('\n').includes(line)),
+  )
+}
+
+/** `pid 12 (qemu-system-x86)`; the name of the program is no secret, its arguments may be. */
+export function describePid(pid: number): string {
+  const name = textOf(`/proc/${pid}/comm`).trim()
+  return name === '' ? `pid ${pid}` : `pid ${pid} (${name})`
+}
+
+export type FileId = { readonly dev: bigint; readonly ino: bigint }
+
+const pids = (): number[] =>
+  namesIn('/proc')
+    .filter((name) => /^[0-9]+$/.test(name))
+    .map(Number)
+
+const descriptorsOf = (pid: number): string[] => namesIn(`/proc/${pid}/fd`)
+
+function isFile(link: string, file: FileId): boolean {
+  try {
+    // Sockets and pipes have no path; asking a stat of each would triple the scan.
+    if (!readlinkSync(link).startsWith('/')) return false
+  } catch {
+    return false
+  }
+  const found = statOf(link)
+  return found !== null && found.dev === file.dev && found.ino === file.ino
+}
+
+function statOf(path: string): FileId | null {
+  try {
+    return statSync(path, { bigint: true })
+  } catch {
+    return null
+  }
+}
+
+function namesIn(path: string): string[] {
+  try {
+    return readdirSync(path)
+  } catch {
+    return []
+  }
+}
+
+function textOf(path: string): string {
+  try {
+    return readFileSync(path, 'latin1')
+  } catch {
+    return ''
+  }
+}

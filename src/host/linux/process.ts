@@ -1,0 +1,136 @@
+/** The driver of VMM processes: no signal without proof of who gets it, no "released" without proof of death. */
+import { setTimeout as sleep } from 'node:timers/promises'
+import { processIdentitySchema, type ProcessIdentity } from '../../contract/resources.ts'
+import type { HeldResource } from '../../contract/state.ts'
+import type { Driver, DriverContext, Observed, Released, Verdict } from '../port.ts'
+import { absent, bad, codeOf, failure, released, unknown } from './answers.ts'
+import { identityOf } from './identity.ts'
+import { verdictOn, verdictOnVmm } from './liveness.ts'
+import { describePid, hasEnded, lockHolders, readStat, signalZero } from './proc.ts'
+
+const termMsDefault = 10_000
+const termMsMax = 120_000
+const killMs = 5_000
+const pollMs = 50
+/** A VMM may have children that hold its lock too, and come to light only when it is gone. */
+const killRoundsMax = 3
+
+/** `locked` says whether this host has lock files at all. */
+export const processDriver = (locked: boolean): Driver => ({
+  kind: 'process',
+  create: async () => ({
+    outcome: 'failed',
+    error: failure('NOT_SUPPORTED', 'a process is made by spawn, which gives it its lock'),
+  }),
+  observe: async (context, held) => observe(locked, context, held),
+  release: (context, held) => release(locked, context, held),
+})
+
+/** The recorded process, null where the log has none that we understand. */
+export function recordedProcess(held: HeldResource): ProcessIdentity | null {
+  const parsed = processIdentitySchema.safeParse(held.identity)
+  return parsed.success ? parsed.data : null
+}
+
+function observe(locked: boolean, context: DriverContext, held: HeldResource): Observed {
+  const seen = verdictNow(locked, context, held)
+  const identity = recordedProcess(held) ?? holdersOf(context).map(identityOf)[0]
+  if (seen.verdict === 'dead') return { outcome: 'absent' }
+  if (seen.verdict === 'alive' && identity !== undefined) return { outcome: 'present', identity }
+  return unknown(failure('UNKNOWN', seen.evidence.join('; ')))
+}
+
+async function release(locked: boolean, context: DriverContext, held: HeldResource): Promise<Released> {
+  await context.fence?.refresh()
+  const before = verdictNow(locked, context, held)
+  if (before.verdict === 'dead') return absent
+  if (before.verdict === 'unknown') return bad('unverified', failure('UNKNOWN', before.evidence.join('; ')))
+  for (const [signal, waitMs] of plan(held)) {
+    const targets = targetsOf(context, held)
+    if (targets.length === 0) break
+    for (const target of targets) {
+      const refused = send(target, signal)
+      if (refused !== null) return refused
+    }
+    await waitFor(targets, waitMs)
+  }
+  await context.fence?.refresh()
+  const hidden = recordedProcess(held)
+  if (hidden !== null && signalZero(hidden.pid) === 'denied' && isAlive(hidden))
+    return bad('denied', failure('EPERM', `pid ${hidden.pid} belongs to another user`))
+  return outcomeOf(verdictNow(locked, context, held), targetsOf(context, held))
+}
+
+/** TERM with patience, then KILL, again for whoever turns out to hold the lock as well. */
+function plan({ spec }: HeldResource): [NodeJS.Signals, number][] {
+  const given = spec['termMs']
+  const termMs = typeof given === 'number' && given >= 0 ? Math.min(given, termMsMax) : termMsDefault
+  return [['SIGTERM', termMs], ...Array<[NodeJS.Signals, number]>(killRoundsMax).fill(['SIGKILL', killMs])]
+}
+
+function outcomeOf(after: Verdict, left: readonly Target[]): Released {
+  const evidence = after.evidence.join('; ')
+  if (after.verdict === 'dead') return released
+  if (after.verdict === 'unknown') return bad('unverified', failure('UNKNOWN', evidence))
+  return left.length === 0
+    ? bad('unverified', failure('UNSEEN', `${evidence}, but nobody can be proven to be it`))
+    : bad('failed', failure('SURVIVED', `${left.map((t) => describePid(t.pid)).join(', ')} did not end`))
+}
+
+type Target = { readonly pid: number; readonly startTime: number; readonly isStill: () => boolean }
+
+/** The recorded pid while its start time matches, and whoever holds the VMM's lock. */
+function targetsOf(context: DriverContext, held: HeldResource): Target[] {
+  const recorded = recordedProcess(held)
+  const byPid = recorded === null ? [] : [targetOf(recorded.pid, () => isAlive(recorded))]
+  const byLock = holdersOf(context)
+    .filter((pid) => pid !== recorded?.pid)
+    .map((pid) => targetOf(pid, () => holdersOf(context).includes(pid)))
+  return [...byPid, ...byLock].filter((target) => target !== null)
+}
+
+function targetOf(pid: number, isIt: () => boolean): Target | null {
+  const stat = readStat(pid)
+  if (pid <= 1 || pid === process.pid || typeof stat === 'string' || !isIt()) return null
+  const { startTime } = stat
+  return { pid, startTime, isStill: () => isIt() && isRunning({ pid, startTime }) }
+}
+
+/**
+ * Holders of the VMM's lock, which `spawn` gives to nobody else. A supervisor in the middle of a spawn has it
+ * for a moment: it also has the helper lock, which a VMM never gets.
+ */
+function holdersOf({ place }: DriverContext): number[] {
+  const creators = new Set(lockHolders(place.helperLock, 'READ'))
+  return lockHolders(place.vmmLock, 'WRITE').filter((pid) => !creators.has(pid) && pid !== process.pid)
+}
+
+const isAlive = (identity: ProcessIdentity): boolean => verdictOn(identity).verdict === 'alive'
+
+function isRunning({ pid, startTime }: { pid: number; startTime: number }): boolean {
+  const stat = readStat(pid)
+  return typeof stat !== 'string' && stat.startTime === startTime && !hasEnded(stat)
+}
+
+/** Looks again immediately before the signal: a pid may be somebody else's by now. */
+function send(target: Target, signal: NodeJS.Signals): Released | null {
+  if (!target.isStill()) return null
+  try {
+    process.kill(target.pid, signal)
+    return null
+  } catch (error) {
+    if (codeOf(error) === 'ESRCH') return null
+    return bad('denied', failure(codeOf(error), `${describePid(target.pid)} may not be signalled`))
+  }
+}
+
+async function waitFor(targets: readonly Target[], waitMs: number): Promise<void> {
+  const deadline = performance.now() + waitMs
+  while (targets.some(isRunning) && performance.now() < deadline) await sleep(pollMs)
+}
+
+function verdictNow(locked: boolean, { fence, place }: DriverContext, held: HeldResource): Verdict {
+  const lock = locked && held.spec['lock'] !== 'none' ? 'vmm' : 'none'
+  const holders = () => lockHolders(place.vmmLock, 'WRITE').map(describePid)
+  return verdictOnVmm(recordedProcess(held), lock, fence ?? { vmm: 'unavailable' }, holders)
+}
