@@ -41,7 +41,7 @@ export function busy(place: Place, lock: string, what: string): LedgerError {
   return new LedgerError('BUSY', `${place.vmId} ${what}: its lock is taken${by}`, { vmId: place.vmId })
 }
 
-export const noLocks = (place: Place, because: string): LedgerError =>
+const noLocks = (place: Place, because: string): LedgerError =>
   new LedgerError('UNSUPPORTED', `${place.vmId} cannot be locked: ${because}`, { vmId: place.vmId })
 
 /** Removes the lock files; whoever still has one open notices that its path names it no longer. */

@@ -6,6 +6,7 @@ import type { Driver, DriverContext, Observed, Released, Verdict } from '../port
 import { absent, bad, codeOf, failure, released, unknown } from './answers.ts'
 import { identityOf } from './identity.ts'
 import { verdictOn, verdictOnVmm } from './liveness.ts'
+import { fenceOff } from './locks.ts'
 import { describePid, hasEnded, lockHolders, readStat, signalZero } from './proc.ts'
 
 const termMsDefault = 10_000
@@ -22,9 +23,26 @@ export const processDriver = (locked: boolean): Driver => ({
     outcome: 'failed',
     error: failure('NOT_SUPPORTED', 'a process is made by spawn, which gives it its lock'),
   }),
-  observe: async (context, held) => observe(locked, context, held),
-  release: (context, held) => release(locked, context, held),
+  observe: (context, held) =>
+    withFence(locked, context, async (fenced) => observe(locked, fenced, held)),
+  release: (context, held) =>
+    withFence(locked, context, (fenced) => release(locked, fenced, held)),
 })
+
+/** A supervisor that ends its own VMM comes without a fence: it gets one for as long as this takes. */
+async function withFence<T>(
+  locked: boolean,
+  context: DriverContext,
+  work: (fenced: DriverContext) => Promise<T>,
+): Promise<T> {
+  if (!locked || context.fence !== null) return work(context)
+  const fence = await fenceOff(context.place)
+  try {
+    return await work({ ...context, fence })
+  } finally {
+    fence.close()
+  }
+}
 
 /** The recorded process, null where the log has none that we understand. */
 export function recordedProcess(held: HeldResource): ProcessIdentity | null {

@@ -1,13 +1,13 @@
 /** Starts a VMM that inherits its own lock, already taken: no instant exists in which it runs without. */
-import { spawn, type ChildProcess, type SpawnOptions, type StdioOptions } from 'node:child_process'
+import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process'
 import { closeSync } from 'node:fs'
 import { LedgerError } from '../../contract/errors.ts'
 import type { ProcessIdentity } from '../../contract/resources.ts'
 import type { Place, SpawnRequest } from '../port.ts'
-import { failureOf } from './answers.ts'
+import { codeOf } from './answers.ts'
 import { identityOf } from './identity.ts'
 import { tryLock } from './lock-file.ts'
-import { busy, noLocks } from './locks.ts'
+import { busy } from './locks.ts'
 
 export type Spawned = { readonly child: ChildProcess; readonly identity: ProcessIdentity }
 
@@ -16,7 +16,7 @@ export async function spawnVmm(place: Place, request: SpawnRequest): Promise<Spa
   // Also with `lock: 'none'`: the VMM may drop it, but no start slips under a cleaner's fence.
   const lock = await tryLock(place.vmmLock, place.home, 'exclusive')
   if (lock.state === 'held') throw busy(place, place.vmmLock, 'runs or is being cleaned')
-  if (lock.state === 'unavailable') throw noLocks(place, lock.because)
+  if (lock.state === 'unavailable') throw notStarted(place, request, `no lock: ${lock.because}`)
   try {
     return await spawnWith(place, request, [lock.fd])
   } finally {
@@ -36,29 +36,33 @@ export function extendStdio(stdio: StdioOptions | undefined, fds: readonly numbe
 }
 
 async function spawnWith(place: Place, request: SpawnRequest, fds: number[]): Promise<Spawned> {
-  const { vmId } = place
-  if (request.options.shell)
-    throw new LedgerError('INVALID_OPTION', 'a VMM is not started through a shell', { vmId })
-  const child = start(request, { ...request.options, stdio: extendStdio(request.options.stdio, fds) }, vmId)
-  if (child.pid === undefined) throw notStarted(request, await errorOf(child), vmId)
+  if (request.options.shell) throw notStarted(place, request, 'not through a shell')
+  const child = start(place, request, extendStdio(request.options.stdio, fds))
+  if (child.pid === undefined) {
+    const error = await errorOf(child)
+    throw notStarted(place, request, whyNot(error), error)
+  }
   // At once: until this turn of the event loop ends, even a child that died is a zombie with its start time.
   return { child, identity: identityOf(child.pid) }
 }
 
-function start(request: SpawnRequest, options: SpawnOptions, vmId: string): ChildProcess {
+function start(place: Place, request: SpawnRequest, stdio: StdioOptions): ChildProcess {
   try {
-    return spawn(request.command, request.args, options)
+    return spawn(request.command, request.args, { ...request.options, stdio })
   } catch (error) {
-    throw notStarted(request, error, vmId)
+    throw notStarted(place, request, whyNot(error), error)
   }
 }
 
 const errorOf = (child: ChildProcess): Promise<unknown> =>
   new Promise((resolve) => child.once('error', resolve))
 
-/** Says the program and the errno, never the arguments: they may hold secrets. */
-function notStarted(request: SpawnRequest, error: unknown, vmId: string): LedgerError {
-  const { code } = failureOf(error)
-  const why = code === 'ENOENT' ? 'not found (or its working directory is not)' : code
-  return new LedgerError('ACQUIRE_FAILED', `cannot start ${request.command}: ${why}`, { vmId, cause: error })
+/** The errno only: Node's message holds the arguments, and they may hold secrets. */
+function whyNot(error: unknown): string {
+  const code = codeOf(error)
+  return code === 'ENOENT' ? 'it, or its working directory, does not exist' : code
+}
+
+function notStarted({ vmId }: Place, { command }: SpawnRequest, why: string, cause?: unknown): LedgerError {
+  return new LedgerError('ACQUIRE_FAILED', `cannot start ${command}: ${why}`, { vmId, cause })
 }
