@@ -18,11 +18,13 @@ const isNewKey: Guard = (args) => {
   const { context, event } = args
   const before = resourceOf(args)
   if (isHeld(before) || before?.state === 'abandoned') return false
+  // What used the key before it failed would then use something newer: two could wait for each other for ever.
+  if (before !== undefined && isUsed(context, before.key, true)) return false
   return event.type !== 'resource.intended' || event.data.uses.every((key) => isHeld(context.resources[key]))
 }
 const isReleasable: Guard = (args) => {
   const resource = resourceOf(args)
-  return isHeld(resource) && !isUsed(args.context, resource!.key, true)
+  return resource !== undefined && isHeld(resource) && !isUsed(args.context, resource.key, true)
 }
 const holdsNothing: Guard = ({ context }) => heldResources(context).length === 0
 const hasGeneration: Guard = ({ context, event }) =>
@@ -41,7 +43,7 @@ export const guards = {
   isHeldUnderClaim: (args) => hasGeneration(args) && isHeld(resourceOf(args)),
   isAbandonable: (args) => {
     const resource = resourceOf(args)
-    return isHeld(resource) && !isUsed(args.context, resource!.key, false)
+    return resource !== undefined && isHeld(resource) && !isUsed(args.context, resource.key, false)
   },
   holdsNothingUnderClaim: (args) => hasGeneration(args) && holdsNothing(args),
   holdsNothingUnclaimed: (args) => hasNoGeneration(args) && holdsNothing(args),
@@ -54,7 +56,7 @@ export type GuardName = keyof typeof guards
 
 /** The reason in words, for the error that a refused event gets. */
 export const guardReasons: Readonly<Record<GuardName, string>> = {
-  isNewKey: 'the key is held already, or uses something that is not held',
+  isNewKey: 'the key is held or used already, or uses something that is not held',
   isIntended: 'there is no open intent for the key',
   isReleasable: 'the key is not held, or something that uses it still is',
   hasNoSubnet: 'the VM has a subnet already',
