@@ -1,0 +1,12 @@
+/** Chance that can be played again: the same seed gives the same numbers on every machine. */
+
+/** mulberry32 (Tommy Ettinger, public domain): 32 bits of state, numbers in [0, 1). Not for secrets. */
+export function seededRandom(seed: number): () => number {
+  let state = seed >>> 0
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1)
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
+  }
+}
