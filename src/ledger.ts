@@ -1,8 +1,7 @@
 /** The hallway: opens a home and hands out what a supervisor needs. */
-import { randomBytes, randomInt } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import { mkdirSync, type Stats, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { monotonicFactory } from 'ulid'
 import type { z } from 'zod'
 import { LedgerError } from './contract/errors.ts'
 import type { RecordedEvent } from './contract/events.ts'
@@ -17,14 +16,18 @@ import { placeOf } from './host/place.ts'
 import type { Host, Place } from './host/port.ts'
 import { directory } from './host/resources.ts'
 import { absent, decide, fold } from './machines/fold.ts'
+import { isStuck } from './machines/stuck.ts'
 import { machineVersion } from './machines/vm.ts'
 import type { VmSummary } from './projections/queries.ts'
 import { rebuildProjections, type RebuildResult } from './projections/rebuild.ts'
 import { type Verification, verify } from './projections/verify.ts'
+import { mapBounded } from './bounded.ts'
 import { type Clock, systemClock, timestamp } from './clock.ts'
 import { defaultHome } from './home.ts'
+import { idFactory, random } from './new-id.ts'
 import { type ReconcileDependencies, type ReconcileOptions, reconcileVm } from './reconcile.ts'
 import { Recorder } from './recorder.ts'
+import { removedVms } from './removed.ts'
 import { type ReplayStep, replayStream, type ReplayUntil } from './replay.ts'
 import type { ReconcileReport } from './report.ts'
 import { openStore, type Store } from './store.ts'
@@ -74,6 +77,18 @@ export type ReconcilePassOptions = {
   readonly waitsForRetry?: boolean
   /** How many VMs are cleaned at a time. */
   readonly concurrency?: number
+  /** Once aborted, no further VM is taken; those in hand are finished. */
+  readonly signal?: AbortSignal
+  /** Called as each VM is done. */
+  readonly onReport?: (report: ReconcileReport) => void
+}
+
+export type ListFilter = {
+  readonly phase?: Phase
+  /** Only those that need a person: see `isStuck`. */
+  readonly stuck?: boolean
+  /** Adds the VMs that were removed, after the others. */
+  readonly removed?: boolean
 }
 
 export type EventsOptions = {
@@ -105,7 +120,7 @@ export class Ledger {
   readonly #store: Store
   readonly #recorder: Recorder
   readonly #clock: Clock
-  readonly #newId = monotonicFactory()
+  readonly #newId: () => string
   readonly #subnetPool: SubnetPool
   readonly #configSchema: z.ZodType | null
   readonly #isReadonly: boolean
@@ -117,6 +132,7 @@ export class Ledger {
     this.home = resolve(options.home ?? defaultHome())
     this.host = options.host ?? linuxHost({ home: this.home })
     this.#clock = options.clock ?? systemClock
+    this.#newId = idFactory(() => this.#clock.now())
     this.#subnetPool = options.subnetPool ?? defaultSubnetPool
     this.#configSchema = options.configSchema ?? null
     this.#isReadonly = options.readonly ?? false
@@ -127,7 +143,7 @@ export class Ledger {
       migrations: options.migrations ?? shippedMigrations('ledger'),
       readonly: this.#isReadonly,
       now: timestamp(this.#clock),
-      newId: () => this.#ulid(),
+      newId: this.#newId,
       machineId: self.machineId,
       adoptHost: options.adoptHost ?? false,
     })
@@ -136,7 +152,7 @@ export class Ledger {
     this.#recorder = new Recorder({
       log: this.#store.log,
       clock: this.#clock,
-      newId: () => this.#ulid(),
+      newId: this.#newId,
       metadata: { actor: options.actor ?? 'supervisor', bootId: self.bootId, pid: self.pid, machineVersion },
       onRecorded: (events) => this.#publish(events),
     })
@@ -174,9 +190,12 @@ export class Ledger {
     return this.#handle(this.#known(id))
   }
 
-  /** Newest first; VMs that were removed are not in it. */
-  list(filter: { readonly phase?: Phase } = {}): VmSummary[] {
-    return this.#store.queries.listVms(filter.phase ?? null)
+  /** Newest first. */
+  list({ phase, stuck = false, removed = false }: ListFilter = {}): VmSummary[] {
+    const { queries } = this.#store
+    const gone = removed ? removedVms(queries, (id) => this.#recorder.current(id)) : []
+    const vms = [...queries.listVms(phase ?? null), ...gone.filter((vm) => vm.phase === (phase ?? vm.phase))]
+    return stuck ? vms.filter((vm) => isStuck(vm, this.#clock.now())) : vms
   }
 
   /** The events in order, other processes' included; pages, so a long log costs little memory. */
@@ -210,7 +229,12 @@ export class Ledger {
       own: false,
       waitsForRetry: options.waitsForRetry ?? true,
     }
-    const reports = await mapBounded(ids, options.concurrency ?? 8, (id) => reconcileVm(id, each, this.#reconciling()))
+    const clean = async (id: VmId): Promise<ReconcileReport> => {
+      const report = await reconcileVm(id, each, this.#reconciling())
+      options.onReport?.(report)
+      return report
+    }
+    const reports = await mapBounded(ids, options.concurrency ?? 8, clean, options.signal)
     if (!each.dryRun) await this.host.emptyTrash(join(this.home, 'trash'), trashMs)
     return reports
   }
@@ -252,11 +276,6 @@ export class Ledger {
     }
   }
 
-  #ulid(): string {
-    // ulid takes 0 for "no time": a clock at the epoch still needs an id.
-    return this.#newId(Math.max(1, this.#clock.now()))
-  }
-
   #placeOf(id: VmId): Place {
     return placeOf(this.home, this.id, id)
   }
@@ -293,8 +312,8 @@ export class Ledger {
       host: this.host,
       clock: this.#clock,
       placeOf: (id) => this.#placeOf(id),
-      newId: () => this.#ulid(),
-      random: () => randomInt(2 ** 32) / 2 ** 32,
+      newId: this.#newId,
+      random,
       databaseKey: `${dev}:${ino}`,
     }
   }
@@ -326,19 +345,6 @@ function makeFolders(home: string): void {
 function randomVmId(): string {
   const characters = [...randomBytes(8)].map((byte) => (byte % 36).toString(36))
   return `vm-${characters.join('')}`
-}
-
-async function mapBounded<T, R>(items: readonly T[], limit: number, work: (item: T) => Promise<R>): Promise<R[]> {
-  const results: R[] = []
-  let next = 0
-  const worker = async (): Promise<void> => {
-    while (next < items.length) {
-      const index = next++
-      results[index] = await work(items[index]!)
-    }
-  }
-  await Promise.all(Array.from({ length: Math.max(1, limit) }, worker))
-  return results
 }
 
 const sleep = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms))

@@ -57,9 +57,11 @@ export class Recorder {
   #dataVersion = -1
   #epoch = 0
   #isClosed = false
+  readonly #metadata: EventMetadata
 
   constructor(options: RecorderOptions) {
     this.#options = options
+    this.#metadata = { ...options.metadata, correlationId: null, causationId: null }
   }
 
   /** Settles after COMMIT. What one turn of the event loop records shares a transaction. */
@@ -132,13 +134,14 @@ export class Recorder {
       type: draft.type,
       data,
       text,
-      metadata: {
-        ...this.#options.metadata,
-        correlationId: draft.correlationId ?? null,
-        causationId: draft.causationId ?? null,
-      },
+      metadata: this.#metadataOf(draft),
       occurredAt: draft.occurredAt ?? occurredAt,
     }
+  }
+
+  #metadataOf({ correlationId = null, causationId = null }: Draft): EventMetadata {
+    if (correlationId === null && causationId === null) return this.#metadata
+    return { ...this.#metadata, correlationId, causationId }
   }
 
   #schedule(): void {
@@ -199,7 +202,6 @@ export class Recorder {
 
   /** One transaction. Returns, in order, what has to be decided again. */
   #commitRound(round: readonly Pending[]): Pending[] {
-    this.#refresh()
     const recordedAt = timestamp(this.#options.clock)
     const staged = new Map<VmId, Versioned>()
     const postponed = new Set<VmId>()
@@ -208,7 +210,7 @@ export class Recorder {
     const taken: { pending: Pending; item: AppendItem<VmState | null>; next: Versioned }[] = []
     for (const pending of round) {
       const { vmId } = pending
-      const decision = postponed.has(vmId) ? null : this.#decide(pending, staged, recordedAt)
+      const decision = postponed.has(vmId) ? null : this.#decideFresh(pending, staged, recordedAt)
       if (decision?.kind === 'append') {
         staged.set(vmId, decision.next)
         taken.push({ pending, item: decision.item, next: decision.next })
@@ -223,6 +225,14 @@ export class Recorder {
     const conflicting = taken.filter(({ pending, next }, index) => !this.#settle(pending, next, results[index]!))
     for (const [pending, error] of refused) pending.reject(error)
     return [...conflicting.map(({ pending }) => pending), ...again]
+  }
+
+  /** A stale yes is caught by the log's versions; a no counts only on the newest state. */
+  #decideFresh(pending: Pending, staged: ReadonlyMap<VmId, Versioned>, recordedAt: string): Decision {
+    const decision = this.#decide(pending, staged, recordedAt)
+    if (decision.kind === 'append' || staged.has(pending.vmId)) return decision
+    this.#refresh()
+    return this.#decide(pending, staged, recordedAt)
   }
 
   #decide(pending: Pending, staged: ReadonlyMap<VmId, Versioned>, recordedAt: string): Decision {
@@ -253,13 +263,13 @@ export class Recorder {
   /** False when the item has to be decided again. */
   #settle(pending: Pending, next: Versioned, result: AppendResult): boolean {
     if (result.status === 'recorded') {
-      if (result.isRepeated) this.#cache.delete(pending.vmId)
+      if (result.isRepeated) this.#distrust(pending.vmId)
       else this.#remember(pending.vmId, next)
       if (!result.isRepeated) this.#options.onRecorded(result.events)
       pending.resolve(result.events)
       return true
     }
-    this.#cache.delete(pending.vmId)
+    this.#distrust(pending.vmId)
     if (result.status === 'refused') {
       pending.reject(result.error)
       return true
@@ -282,6 +292,12 @@ export class Recorder {
     if (dataVersion === this.#dataVersion) return
     this.#dataVersion = dataVersion
     this.#epoch += 1
+  }
+
+  /** The next look reads what was recorded since. */
+  #distrust(vmId: VmId): void {
+    const cached = this.#cache.get(vmId)
+    if (cached !== undefined) this.#cache.set(vmId, { ...cached, epoch: -1 })
   }
 
   #stateOf(vmId: VmId): Versioned {

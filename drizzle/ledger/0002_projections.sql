@@ -16,7 +16,9 @@ CREATE TABLE vms (
   phase_since TEXT NOT NULL
 ) STRICT;
 
+-- Keyed by the event's position, not by (vm_id, version): one index less to write with every event.
 CREATE TABLE vm_lifecycle (
+  position INTEGER PRIMARY KEY,
   vm_id TEXT NOT NULL,
   version INTEGER NOT NULL,
   backend TEXT NOT NULL,
@@ -24,8 +26,7 @@ CREATE TABLE vm_lifecycle (
   updated_at TEXT NOT NULL,
   last_error TEXT,
   resources_json TEXT NOT NULL,
-  cleanup_json TEXT NOT NULL,
-  UNIQUE (vm_id, version)
+  cleanup_json TEXT NOT NULL
 ) STRICT;
 
 CREATE TABLE subnet_allocations (

@@ -10,22 +10,21 @@ export const genesis: Buffer = Buffer.alloc(32)
  * are stored, never serialised again, so that no later version of the codec can disagree.
  */
 export function chainHash(previous: Buffer, row: Omit<EventRow, 'hash'>): Buffer {
-  const columns = Buffer.from(
-    frame(row.position) +
-      frame(row.eventId) +
-      frame(row.streamId) +
-      frame(row.version) +
-      frame(row.type) +
-      frame(row.schemaVersion) +
-      frame(row.data) +
-      frame(row.metadata) +
-      frame(row.occurredAt) +
-      frame(row.recordedAt),
-  )
-  return hash('sha256', Buffer.concat([previous, columns]), 'buffer')
+  const columns =
+    frame(String(row.position)) +
+    frame(row.eventId) +
+    frame(row.streamId) +
+    frame(String(row.version)) +
+    frame(row.type) +
+    frame(String(row.schemaVersion)) +
+    frame(row.data) +
+    frame(row.metadata) +
+    frame(row.occurredAt) +
+    frame(row.recordedAt)
+  const bytes = Buffer.allocUnsafe(previous.length + Buffer.byteLength(columns))
+  previous.copy(bytes)
+  bytes.write(columns, previous.length)
+  return hash('sha256', bytes, 'buffer')
 }
 
-function frame(column: string | number): string {
-  const text = String(column)
-  return `${Buffer.byteLength(text)}:${text},`
-}
+const frame = (column: string): string => `${Buffer.byteLength(column)}:${column},`

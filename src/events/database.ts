@@ -43,16 +43,33 @@ export function openDatabase(options: DatabaseOptions): Database.Database {
 }
 
 function openToRead({ file, migrations }: DatabaseOptions): Database.Database {
-  if (!existsSync(file)) throw new LedgerError('NO_HOME', noHome(dirname(file)))
+  assertHome(file)
   const db = connect(file, true)
   try {
-    retryWhileBusy(() => pendingOf(db, migrations), limits.busyMsMax, file)
+    const pending = retryWhileBusy(() => pendingOf(db, migrations), limits.busyMsMax, file)
+    // Made, but not yet named by whoever is opening it for the first time.
+    if (pending.length === migrations.length && isEmpty(db)) throw noHome(file)
     return db
   } catch (error) {
     db.close()
     throw error
   }
 }
+
+/** That a ledger was ever opened here. @throws LedgerError NO_HOME, PERMISSION_DENIED where nobody can tell */
+export function assertHome(file: string): void {
+  try {
+    if (statSync(file, { throwIfNoEntry: false }) !== undefined) return
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException
+    if (code !== 'EACCES' && code !== 'EPERM') throw cause
+    throw new LedgerError('PERMISSION_DENIED', `${dirname(file)} cannot be read by this user; run as its owner or as root`, { cause })
+  }
+  throw noHome(file)
+}
+
+const isEmpty = (db: Database.Database): boolean =>
+  db.prepare('SELECT count(*) FROM sqlite_schema').pluck().get() === 0
 
 function openToWrite({ file, migrations, now }: DatabaseOptions): Database.Database {
   const home = dirname(file)
@@ -128,5 +145,5 @@ function isRecent(version: string): boolean {
   return true
 }
 
-const noHome = (home: string): string =>
-  `No home at ${home}: nothing has been recorded yet; try \`vmledger demo\``
+const noHome = (file: string): LedgerError =>
+  new LedgerError('NO_HOME', `No home at ${dirname(file)}: nothing has been recorded yet; try \`vmledger demo\``)

@@ -79,20 +79,40 @@ export function openLog<State>(
   }
 
   function append(items: readonly AppendItem<State>[]): AppendResult[] {
+    try {
+      return transact((head) => appendAll(items, head, appendTrusting))
+    } catch (error) {
+      if (!isConstraint(error)) throw explain(error, db.name)
+    }
+    // Something refused: once more, each item behind its own savepoint, so that it is refused alone.
+    try {
+      return transact((head) => appendAll(items, head, appendCarefully))
+    } catch (error) {
+      throw explain(error, db.name)
+    }
+  }
+
+  /** The head as of `knownAt`; while data_version stands still nobody else has moved it, nor the schema. */
+  let known: Head = { position: 0, hash: genesis }
+  let knownAt = -1
+
+  function transact(work: (head: Head) => { results: AppendResult[]; head: Head }): AppendResult[] {
     begin()
     try {
-      refuseNewerSchema()
-      let head = readHead()
-      const results = items.map((item) => {
-        const result = appendItem(item, head)
-        if (result.status === 'recorded' && !result.isRepeated) head = headAfter(result.events)
-        return result
-      })
+      const now = sql.dataVersion.get() as number
+      if (now !== knownAt) {
+        refuseNewerSchema()
+        known = readHead()
+      }
+      const { results, head } = work(known)
       sql.commit.run()
+      known = head
+      knownAt = now
       return results
     } catch (error) {
+      knownAt = -1
       if (db.inTransaction) sql.rollback.run()
-      throw explain(error, db.name)
+      throw error
     }
   }
 
@@ -101,21 +121,38 @@ export function openLog<State>(
       sql.begin.run()
     } catch (error) {
       if (isBusy(error)) throw new LedgerError('BUSY', `${db.name}: another process is writing; try again`, { cause: error })
-      throw explain(error, db.name)
+      throw error
     }
   }
 
-  function appendItem(item: AppendItem<State>, head: Head): AppendResult {
-    assert(item.events.length === item.after.length, 'one state after each event')
-    const repeated = findRepeated(item)
-    if (repeated !== null) return repeated
+  function appendAll(
+    items: readonly AppendItem<State>[],
+    start: Head,
+    appendOne: (item: AppendItem<State>, head: Head) => AppendResult,
+  ): { results: AppendResult[]; head: Head } {
+    let head = start
+    const results = items.map((item) => {
+      assert(item.events.length === item.after.length, 'one state after each event')
+      const result = findRepeated(item) ?? appendOne(item, head)
+      if (result.status === 'recorded' && !result.isRepeated) head = headAfter(result.events)
+      return result
+    })
+    return { results, head }
+  }
+
+  /** No question asked: the triggers refuse a version that is not the next one. */
+  function appendTrusting(item: AppendItem<State>, head: Head): AppendResult {
+    return { status: 'recorded', events: insertAll(item, head), isRepeated: false }
+  }
+
+  function appendCarefully(item: AppendItem<State>, head: Head): AppendResult {
     const actualVersion = (sql.version.get(item.streamId) as number | null) ?? 0
     if (actualVersion !== item.expectedVersion) return { status: 'conflict', actualVersion }
     sql.save.run()
     try {
-      const events = insertAll(item, head)
+      const result = appendTrusting(item, head)
       sql.release.run()
-      return { status: 'recorded', events, isRepeated: false }
+      return result
     } catch (error) {
       // SQLite may have rolled the whole transaction back (FULL, IOERR): then there is nothing to undo.
       if (!db.inTransaction || !isConstraint(error)) throw error
@@ -195,11 +232,21 @@ function rowOf(event: NewEvent, streamId: string, version: number, head: Head): 
     type: event.type,
     schemaVersion: catalogue[event.type].schemaVersion,
     data: event.text,
-    metadata: JSON.stringify(event.metadata),
+    metadata: metadataText(event.metadata),
     occurredAt: event.occurredAt,
     recordedAt: event.recordedAt,
   }
   return { ...row, hash: chainHash(head.hash, row) }
+}
+
+/** One object serves all events of a recorder that say nothing of their own. */
+const metadataTexts = new WeakMap<EventMetadata, string>()
+function metadataText(metadata: EventMetadata): string {
+  const before = metadataTexts.get(metadata)
+  if (before !== undefined) return before
+  const text = JSON.stringify(metadata)
+  metadataTexts.set(metadata, text)
+  return text
 }
 
 const recordedOf = (event: NewEvent, row: EventRow): RecordedEvent =>

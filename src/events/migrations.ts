@@ -161,7 +161,7 @@ function refuseDuplicates(migrations: readonly Migration[]): void {
 }
 
 /** The nearest folder above this file that holds `drizzle`: src/events in a checkout, dist when shipped. */
-function packageRoot(): string {
+export function packageRoot(): string {
   let folder = dirname(fileURLToPath(import.meta.url))
   while (!existsSync(join(folder, 'drizzle'))) {
     if (dirname(folder) === folder)

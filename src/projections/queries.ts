@@ -3,6 +3,7 @@ import type Database from 'better-sqlite3'
 import { asc, desc, eq } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/better-sqlite3'
 import type { Phase } from '../contract/phases.ts'
+import { events } from '../events/schema.ts'
 import { subnetAllocationsTable, vmLifecycleTable, vmsTable } from './schema.ts'
 import type { VmStatus } from './vms.ts'
 
@@ -22,6 +23,8 @@ export type VmSummary = {
   readonly lastError: string | null
   readonly attempts: number
   readonly retryAt: string | null
+  /** Left the lists for good; its history stays. */
+  readonly removed: boolean
 }
 
 export type Queries = ReturnType<typeof createQueries>
@@ -38,6 +41,14 @@ export function createQueries(db: Database.Database) {
         .orderBy(desc(vmsTable.createdAt), asc(vmsTable.id))
         .all()
         .map(toSummary),
+    /** From the log itself, newest first. */
+    removals: (): { streamId: string; recordedAt: string }[] =>
+      orm
+        .select({ streamId: events.streamId, recordedAt: events.recordedAt })
+        .from(events)
+        .where(eq(events.type, 'vm.removed'))
+        .orderBy(desc(events.position))
+        .all(),
     takenOctets: (): number[] =>
       orm
         .select({ octet: subnetAllocationsTable.octet })
@@ -56,5 +67,5 @@ export function createQueries(db: Database.Database) {
 
 function toSummary(row: typeof vmsTable.$inferSelect): VmSummary {
   const { configJson: _, heldJson, phase, ...rest } = row
-  return { ...rest, phase: phase as Phase, held: JSON.parse(heldJson) as string[] }
+  return { ...rest, phase: phase as Phase, held: JSON.parse(heldJson) as string[], removed: false }
 }

@@ -20,6 +20,7 @@ export const vmsTable = sqliteTable('vms', {
 })
 
 export const vmLifecycleTable = sqliteTable('vm_lifecycle', {
+  position: integer().primaryKey(),
   vmId: text('vm_id').notNull(),
   version: integer().notNull(),
   backend: text().notNull(),

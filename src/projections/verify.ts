@@ -219,11 +219,7 @@ class RowsCheck {
   }
 
   #isLogged(row: Row): boolean {
-    return (
-      this.#db
-        .prepare('SELECT 1 FROM events WHERE stream_id = ? AND version = ?')
-        .get(`vm/${String(row['vm_id'])}`, row['version']) !== undefined
-    )
+    return this.#db.prepare('SELECT 1 FROM events WHERE position = ?').get(row['position']) !== undefined
   }
 }
 

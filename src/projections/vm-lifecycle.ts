@@ -15,6 +15,7 @@ const cleanupJson = cachedJson((steps) => steps)
 export const vmLifecycle: Projection = {
   table: 'vm_lifecycle',
   columns: [
+    'position',
     'vm_id',
     'version',
     'backend',
@@ -24,12 +25,13 @@ export const vmLifecycle: Projection = {
     'resources_json',
     'cleanup_json',
   ],
-  key: ['vm_id', 'version'],
+  key: ['position'],
   keeps: 'log',
   change(event, vmId, { phase, context }) {
     return {
       op: 'put',
       row: {
+        position: event.position,
         vm_id: vmId,
         version: event.version,
         backend: context.backend ?? 'unknown',

@@ -44,10 +44,18 @@ export async function deleteTree(
 ): Promise<void> {
   const { dev } = await top.handle.stat({ bigint: true })
   const walk: Walk = { top, dev, mount: mountOf(top), prefix: name, deadline, deep: [], errors: [] }
-  await removeEntry(walk, top, name, 0, expect)
+  await collect(walk, removeEntry(walk, top, name, 0, expect))
   for (let deep = walk.deep.pop(); deep !== undefined; deep = walk.deep.pop())
-    await removeEntry(walk, top, deep, 0)
+    await collect(walk, removeEntry(walk, top, deep, 0))
   if (walk.errors.length > 0) throw walk.errors[0]
+}
+
+async function collect(walk: Walk, removal: Promise<void>): Promise<void> {
+  try {
+    await removal
+  } catch (error) {
+    if (walk.errors.length < errorsMax) walk.errors.push(error)
+  }
 }
 
 async function removeEntry(
@@ -75,7 +83,12 @@ async function removeEntry(
   } finally {
     await dir.handle.close()
   }
-  await ignoreAbsent(rmdir(at(parent, name)))
+  try {
+    await ignoreAbsent(rmdir(at(parent, name)))
+  } catch (error) {
+    // "Not empty" is the consequence; what could not be deleted inside is the reason.
+    throw codeOf(error) === 'ENOTEMPTY' ? (walk.errors[0] ?? error) : error
+  }
 }
 
 /** A directory without permissions is opened by its inode (O_PATH), which no swap of names can turn elsewhere. */
