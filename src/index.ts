@@ -21,11 +21,13 @@ export {
   type EventsOptions,
   Ledger,
   type LedgerOptions,
+  type ListFilter,
   openLedger,
   type ReconcilePassOptions,
 } from './ledger.ts'
 export { allowedTypes, phaseTransitions } from './machines/fold.ts'
 export { vmMachine } from './machines/vm.ts'
+export { type Outlook, outlook, type Seen } from './outlook.ts'
 export type { VmSummary } from './projections/queries.ts'
 export type { RebuildResult } from './projections/rebuild.ts'
 export type { Finding, Verification } from './projections/verify.ts'

@@ -85,6 +85,11 @@ export class Vm {
     return this.#deps.recorder.current(this.id).state
   }
 
+  /** The version of its newest event. */
+  version(): number {
+    return this.#deps.recorder.current(this.id).version
+  }
+
   /** All resources that were ever promised, in that order, with what became of them. */
   resources(): readonly HeldResource[] {
     return Object.values(this.state().context.resources)
