@@ -7,7 +7,7 @@ import { redactText, redactValue } from './contract/redact.ts'
 import { type Identity, isGood, type Resource, resourceKey } from './contract/resources.ts'
 import { type HeldResource, heldResources, isHeld, type VmState } from './contract/state.ts'
 import { isVolatile, livesInStateDir } from './host/resources.ts'
-import type { Created, Driver, DriverContext, Failure, Hold, Host, Place } from './host/port.ts'
+import type { Created, Driver, DriverContext, Failure, Hold, Host, Place, Released } from './host/port.ts'
 import { stepFor, usesOf } from './machines/cleanup.ts'
 import type { Draft, Recorder } from './recorder.ts'
 import { CleanupError, type ReconcileReport } from './report.ts'
@@ -145,7 +145,7 @@ export class Vm {
     if (held === undefined || !isHeld(held)) throw new LedgerError('CLEANUP_REFUSED', `${this.id} does not hold ${key}`, { vmId: this.id })
     const user = heldResources(this.state().context).find((r) => r.uses.includes(key))
     if (user !== undefined) throw new LedgerError('CLEANUP_REFUSED', `${key} is used by ${user.key}; release that first`, { vmId: this.id })
-    const { outcome, error } = await this.#driver(held.kind).release(await this.#context(), held)
+    const { outcome, error } = await this.#giveBack(held)
     if (!isGood(outcome)) throw new LedgerError('CLEANUP_FAILED', `${key} is ${outcome}: ${error?.message ?? ''}`, { vmId: this.id })
     await this.#deps.recorder.record(this.id, [{ type: 'resource.released', data: { key, outcome } }])
   }
@@ -230,11 +230,23 @@ export class Vm {
 
   async #endVmm(): Promise<Failure | null> {
     for (const held of heldResources(this.state().context).filter((r) => r.kind === 'process')) {
-      const { outcome, error } = await this.#driver('process').release(await this.#context(), held)
+      const { outcome, error } = await this.#giveBack(held)
       if (!isGood(outcome)) return error ?? { code: outcome.toUpperCase(), message: `${held.key} is ${outcome}` }
       await this.#deps.recorder.record(this.id, [{ type: 'resource.released', data: { key: held.key, outcome } }])
     }
     return null
+  }
+
+  /** Under a fence: the VMM's lock, once it can be taken, is the proof of its death. */
+  async #giveBack(held: HeldResource): Promise<Released> {
+    const { host, place } = this.#deps
+    const driver = this.#driver(held.kind)
+    const fence = await host.fence(place)
+    try {
+      return await driver.release({ place, hold: null, fence }, held)
+    } finally {
+      fence.close()
+    }
   }
 
   async #childEnds(graceMs: number): Promise<void> {

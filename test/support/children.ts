@@ -13,7 +13,9 @@ export type Child = {
 }
 
 export function startChild(file: string, args: readonly string[]): Child {
-  const child = fork(join(folder, file), [...args], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
+  const child = fork(join(folder, file), [...args], {
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+  })
   const inbox: unknown[] = []
   let wake: (() => void) | null = null
   let end: string | null = null
@@ -48,7 +50,10 @@ export function startChild(file: string, args: readonly string[]): Child {
 }
 
 /** Starts them all, waits until all are ready, lets them go at once, and gives their results. */
-export async function runTogether<T>(file: string, args: readonly (readonly string[])[]): Promise<T[]> {
+export async function runTogether<T>(
+  file: string,
+  args: readonly (readonly string[])[],
+): Promise<T[]> {
   const children = args.map((one) => startChild(file, one))
   try {
     await Promise.all(children.map((child) => child.next()))

@@ -29,7 +29,11 @@ export function otherClient(home: string, options: Database.Options = {}): Datab
 
 /** A VM with a subnet and two resources that reached running. */
 export async function runningVm(ledger: Ledger, id?: string): Promise<Vm> {
-  const vm = await ledger.createVm({ backend: 'test', image: 'alpine:3.20', ...(id === undefined ? {} : { id }) })
+  const vm = await ledger.createVm({
+    backend: 'test',
+    image: 'alpine:3.20',
+    ...(id === undefined ? {} : { id }),
+  })
   await vm.allocateSubnet()
   await vm.acquire({ kind: 'tap', name: `fc-${vm.id.slice(3, 11)}`, spec: {} })
   for (const type of ['vm.created', 'vm.starting', 'vm.running'] as const) await vm.record({ type })

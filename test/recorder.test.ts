@@ -1,0 +1,214 @@
+/** The door to the log: what shares a transaction, who is refused alone, and that no cached state runs ahead. */
+import { describe, expect, test } from 'vitest'
+import { IllegalTransitionError, LedgerError } from '../src/contract/errors.ts'
+import { openTestLedger, otherClient, runningVm } from './support/ledgers.ts'
+
+const adopt = { type: 'vm.adopted' } as const
+/** Counts commits by what another connection sees change. */
+const commitsDuring = async (home: string, work: () => Promise<unknown>): Promise<number> => {
+  const db = otherClient(home)
+  const seen = new Set([db.pragma('data_version', { simple: true })])
+  const timer = setInterval(() => seen.add(db.pragma('data_version', { simple: true })), 0)
+  await work()
+  clearInterval(timer)
+  seen.add(db.pragma('data_version', { simple: true }))
+  return seen.size - 1
+}
+
+describe('group commit', () => {
+  test('records of one turn share one transaction', async () => {
+    const ledger = openTestLedger()
+    const vm = await ledger.createVm({ backend: 'test' })
+    const commits = await commitsDuring(ledger.home, () => Promise.all(Array.from({ length: 64 }, () => vm.record(adopt))))
+    expect(commits).toBe(1)
+    expect(vm.state().phase).toBe('creating')
+    expect(ledger.verify().ok).toBe(true)
+  })
+
+  test('of 64 records one illegal and one against a constraint reject alone with their own errors', async () => {
+    const ledger = openTestLedger()
+    const vms = await Promise.all(Array.from({ length: 8 }, () => ledger.createVm({ backend: 'test' })))
+    const first = await vms[0]!.allocateSubnet()
+    const before = ledger.head().position
+    const records = Array.from({ length: 64 }, (_, i) => {
+      const vm = vms[i % 8]!
+      if (i === 20) return vm.record({ type: 'vm.stopped' })
+      // The octet is vms[0]'s: only the table's UNIQUE can tell.
+      if (i === 41) return vm.record({ type: 'subnet.allocated', data: { ...first } })
+      return vm.record(adopt)
+    })
+    const settled = await Promise.allSettled(records)
+    const rejected = settled.flatMap((s, i) => (s.status === 'rejected' ? [[i, s.reason as LedgerError] as const] : []))
+    expect(rejected.map(([i]) => i)).toEqual([20, 41])
+    expect(rejected[0]![1]).toBeInstanceOf(IllegalTransitionError)
+    expect(rejected[0]![1].message).toMatch(/is creating: vm.stopped is refused/)
+    expect(rejected[1]![1].code).toBe('CONSTRAINT')
+    expect(ledger.head().position).toBe(before + 62)
+    expect(ledger.verify().ok).toBe(true)
+    expect(vms[41 % 8]!.state().context.resources[first.key]).toBeUndefined()
+  })
+
+  test('a record that depends on one that is refused in the same turn is decided on what is true', async () => {
+    const ledger = openTestLedger()
+    const [one, other] = await Promise.all([ledger.createVm({ backend: 'test' }), ledger.createVm({ backend: 'test' })])
+    const subnet = await one.allocateSubnet()
+    const results = await Promise.allSettled([
+      other.record({ type: 'subnet.allocated', data: { ...subnet } }),
+      other.record({ type: 'resource.released', data: { key: subnet.key, outcome: 'released' } }),
+      other.record({ type: 'vm.created' }),
+    ])
+    expect(results.map((r) => r.status)).toEqual(['rejected', 'rejected', 'fulfilled'])
+    expect(other.state().phase).toBe('created')
+    expect(ledger.verify().ok).toBe(true)
+  })
+
+  test('call order is kept, also with recordSync in between', async () => {
+    const ledger = openTestLedger()
+    const vm = await ledger.createVm({ backend: 'test' })
+    const created = vm.record({ type: 'vm.created' })
+    const starting = vm.recordSync({ type: 'vm.starting' })
+    const running = vm.record({ type: 'vm.running' })
+    expect([(await created).version, starting.version, (await running).version]).toEqual([4, 5, 6])
+  })
+
+  test('close() writes what is queued, and refuses what comes after', async () => {
+    const ledger = openTestLedger()
+    const vm = await ledger.createVm({ backend: 'test' })
+    const last = vm.record({ type: 'vm.created' })
+    ledger.close()
+    expect((await last).type).toBe('vm.created')
+    await expect(vm.record(adopt)).rejects.toMatchObject({ code: 'CLOSED' })
+  })
+})
+
+describe('a transaction that is gone', () => {
+  test('records nothing of the batch, and the next record decides from the old state', async () => {
+    const ledger = openTestLedger()
+    const vm = await runningVm(ledger)
+    const before = ledger.head()
+    const blocker = otherClient(ledger.home)
+    blocker.exec(`CREATE TRIGGER disk_is_full BEFORE INSERT ON vm_lifecycle WHEN new.phase = 'stopping' BEGIN SELECT raise(ROLLBACK, 'as a full disk'); END`)
+    const results = await Promise.allSettled([
+      vm.record(adopt),
+      vm.record({ type: 'vm.stopping', data: { reason: 'x', by: 'test' } }),
+      vm.record({ type: 'vm.stopped' }),
+    ])
+    expect(results.map((r) => r.status)).toEqual(['rejected', 'rejected', 'rejected'])
+    expect(ledger.head()).toEqual(before)
+    expect(vm.state().phase).toBe('running')
+    blocker.exec('DROP TRIGGER disk_is_full')
+    await vm.record({ type: 'vm.stopping', data: { reason: 'x', by: 'test' } })
+    expect(vm.state().phase).toBe('stopping')
+    expect(ledger.verify().ok).toBe(true)
+  })
+})
+
+describe('two ledgers on one home', () => {
+  test('a refusal counts only on the newest state', async () => {
+    const one = openTestLedger()
+    const vm = await one.createVm({ backend: 'test' })
+    const other = openTestLedger({ home: one.home, host: one.host })
+    await other.vm(vm.id).record({ type: 'vm.created' })
+    await vm.record({ type: 'vm.starting' })
+    expect(other.vm(vm.id).state().phase).toBe('starting')
+  })
+
+  test('a stale yes is decided again: only one of two claims the next step', async () => {
+    const one = openTestLedger()
+    const vm = await one.createVm({ backend: 'test' })
+    const other = openTestLedger({ home: one.home, host: one.host })
+    const twin = other.vm(vm.id)
+    expect(twin.state().phase).toBe('creating')
+    const results = await Promise.allSettled([vm.record({ type: 'vm.created' }), twin.record({ type: 'vm.created' })])
+    expect(results.map((r) => r.status).toSorted()).toEqual(['fulfilled', 'rejected'])
+    expect(one.verify().ok).toBe(true)
+  })
+})
+
+describe('idempotency', () => {
+  const eventId = '01JZZZZZZZZZZZZZZZZZZZZZZZ'
+  test('the same id with the same payload returns the recorded event', async () => {
+    const ledger = openTestLedger()
+    const vm = await ledger.createVm({ backend: 'test' })
+    const first = await vm.record({ type: 'vm.created', eventId })
+    const again = await vm.record({ type: 'vm.created', eventId })
+    expect(again).toEqual(first)
+    expect(vm.state().phase).toBe('created')
+    await vm.record({ type: 'vm.starting' })
+    expect(await vm.record({ type: 'vm.created', eventId })).toEqual(first)
+    expect(vm.state().phase).toBe('starting')
+  })
+
+  test('twice in one turn is recorded once', async () => {
+    const ledger = openTestLedger()
+    const vm = await ledger.createVm({ backend: 'test' })
+    const before = ledger.head().position
+    const [a, b] = await Promise.all([vm.record({ ...adopt, eventId }), vm.record({ ...adopt, eventId })])
+    expect(a).toEqual(b)
+    expect(ledger.head().position).toBe(before + 1)
+    expect(ledger.verify().ok).toBe(true)
+  })
+
+  test('the same id with another payload is a conflict', async () => {
+    const ledger = openTestLedger()
+    const vm = await runningVm(ledger)
+    await vm.record({ type: 'vm.stopping', data: { reason: 'a', by: 'test' }, eventId })
+    await expect(vm.record({ type: 'vm.stopping', data: { reason: 'b', by: 'test' }, eventId })).rejects.toMatchObject({ code: 'IDEMPOTENCY_CONFLICT' })
+    await expect(vm.record({ type: 'vm.stopped', eventId: 'short' })).rejects.toMatchObject({ code: 'INVALID_EVENT' })
+  })
+})
+
+describe('bad input', () => {
+  test.each([
+    ['an unknown type', { type: 'vm.exploded' }],
+    ['an unknown field', { type: 'vm.created', data: { colour: 'red' } }],
+    ['a missing field', { type: 'resource.acquired', data: { key: 'tap:x' } }],
+    ['a payload over 64 KiB', { type: 'vm.create_failed', data: { error: { code: 'X', message: 'x'.repeat(70_000) } } }],
+  ])('%s is refused and changes nothing', async (_, input) => {
+    const ledger = openTestLedger()
+    const vm = await ledger.createVm({ backend: 'test' })
+    const before = ledger.head()
+    await expect(vm.record(input as never)).rejects.toMatchObject({ code: 'INVALID_EVENT' })
+    expect(() => vm.recordSync(input as never)).toThrow(LedgerError)
+    expect(ledger.head()).toEqual(before)
+  })
+
+  test('a config over 64 KiB is refused', async () => {
+    const ledger = openTestLedger()
+    await expect(ledger.createVm({ backend: 'test', config: { a: 'x'.repeat(70_000) } })).rejects.toMatchObject({ code: 'INVALID_EVENT' })
+    expect(ledger.head().position).toBe(0)
+  })
+
+  test('a taken id is VM_EXISTS, an unknown one VM_NOT_FOUND, a bad one INVALID_ID', async () => {
+    const ledger = openTestLedger()
+    await ledger.createVm({ id: 'web-1', backend: 'test' })
+    await expect(ledger.createVm({ id: 'web-1', backend: 'test' })).rejects.toMatchObject({ code: 'VM_EXISTS' })
+    expect(() => ledger.vm('web-2')).toThrow(expect.objectContaining({ code: 'VM_NOT_FOUND' }))
+    expect(() => ledger.vm('../web')).toThrow(expect.objectContaining({ code: 'INVALID_ID' }))
+  })
+})
+
+test('a writer that never lets go makes record BUSY after its patience, and nothing is recorded', async () => {
+  const ledger = openTestLedger()
+  const vm = await ledger.createVm({ backend: 'test' })
+  const blocker = otherClient(ledger.home)
+  blocker.exec('BEGIN IMMEDIATE')
+  const start = performance.now()
+  expect(() => vm.recordSync({ type: 'vm.created' })).toThrow(expect.objectContaining({ code: 'BUSY', retryable: true }))
+  expect(performance.now() - start).toBeGreaterThan(900)
+  await expect(vm.record({ type: 'vm.created' })).rejects.toMatchObject({ code: 'BUSY' })
+  blocker.exec('ROLLBACK')
+  await vm.record({ type: 'vm.created' })
+  expect(ledger.verify()).toMatchObject({ ok: true, events: 4 })
+})
+
+test('subscribers hear of commits, in order, and of nothing that was refused', async () => {
+  const ledger = openTestLedger()
+  const heard: string[] = []
+  const end = ledger.subscribe((event) => heard.push(`${event.version} ${event.type}`))
+  const vm = await ledger.createVm({ backend: 'test' })
+  await Promise.allSettled([vm.record({ type: 'vm.stopped' }), vm.record({ type: 'vm.created' })])
+  end()
+  await vm.record({ type: 'vm.starting' })
+  expect(heard).toEqual(['1 vm.creating', '2 resource.intended', '3 resource.acquired', '4 vm.created'])
+})
