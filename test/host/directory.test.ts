@@ -44,7 +44,10 @@ test('a state directory is made with its marker, observed, given back, and then 
   mkdirSync(join(place.stateDir, 'a/b'), { recursive: true })
   writeFileSync(join(place.stateDir, 'a/b/file'), 'x')
   expect(await driver.observe(context, held(identity))).toEqual({ outcome: 'present', identity })
-  expect(await driver.release(context, held(identity))).toEqual({ outcome: 'released', error: null })
+  expect(await driver.release(context, held(identity))).toEqual({
+    outcome: 'released',
+    error: null,
+  })
   expect([existsSync(place.stateDir), trash()]).toEqual([false, []])
   expect(await driver.release(context, held(identity))).toEqual({ outcome: 'absent', error: null })
 })
@@ -52,14 +55,18 @@ test('a state directory is made with its marker, observed, given back, and then 
 test('a directory below is made and given back alone', async () => {
   await make()
   const identity = await make('data')
-  expect(await driver.release(context, held(identity, 'data'))).toMatchObject({ outcome: 'released' })
+  expect(await driver.release(context, held(identity, 'data'))).toMatchObject({
+    outcome: 'released',
+  })
   expect(readdirSync(place.stateDir)).toEqual(['.vmledger'])
 })
 
 test('a taken name is never touched', async () => {
   mkdirSync(place.stateDir)
   writeFileSync(join(place.stateDir, 'theirs'), 'kept')
-  expect(await driver.create(context, { kind: 'directory', name: '.', spec: {} })).toMatchObject({ outcome: 'exists' })
+  expect(await driver.create(context, { kind: 'directory', name: '.', spec: {} })).toMatchObject({
+    outcome: 'exists',
+  })
   expect(await driver.observe(context, held())).toMatchObject({ outcome: 'foreign' })
   expect(await driver.release(context, held())).toMatchObject({ outcome: 'unverified' })
   expect(readdirSync(place.stateDir)).toEqual(['theirs'])
@@ -84,7 +91,10 @@ test('another directory, and a link to one, are kept', async () => {
   renameSync(place.stateDir, join(place.home, 'moved'))
   mkdirSync(place.stateDir)
   writeFileSync(join(place.stateDir, 'theirs'), 'kept')
-  expect(await driver.release(context, held(identity))).toMatchObject({ outcome: 'unverified', error: { code: 'NOT_OURS' } })
+  expect(await driver.release(context, held(identity))).toMatchObject({
+    outcome: 'unverified',
+    error: { code: 'NOT_OURS' },
+  })
   renameSync(place.stateDir, join(place.home, 'theirs'))
   symlinkSync(join(place.home, 'moved'), place.stateDir)
   for (const each of [held(identity), held()])
@@ -98,8 +108,12 @@ test('a link on the way below leads nowhere', async () => {
   const outside = join(place.home, 'outside')
   mkdirSync(join(outside, 'data'), { recursive: true })
   symlinkSync(outside, join(place.stateDir, 'link'))
-  expect(await driver.release(context, held(null, 'link/data'))).toMatchObject({ outcome: 'unverified' })
-  expect(await driver.create(context, { kind: 'directory', name: 'link/new', spec: {} })).toMatchObject({ outcome: 'failed' })
+  expect(await driver.release(context, held(null, 'link/data'))).toMatchObject({
+    outcome: 'unverified',
+  })
+  expect(
+    await driver.create(context, { kind: 'directory', name: 'link/new', spec: {} }),
+  ).toMatchObject({ outcome: 'failed' })
   expect(readdirSync(outside)).toEqual(['data'])
 })
 
@@ -136,7 +150,11 @@ test('a mount that appears in the trash is not crossed, and a later release ends
   writeFileSync(join(outside, 'kept'), 'x')
   execFileSync('mount', ['--bind', outside, left])
   expect(await driver.release(context, held(identity))).toMatchObject({ outcome: 'busy' })
-  expect(await emptyTrash(place.trashDir, 1_000)).toMatchObject({ removed: 0, left: 1, failures: [{ code: 'CROSSES_MOUNT' }] })
+  expect(await emptyTrash(place.trashDir, 1_000)).toMatchObject({
+    removed: 0,
+    left: 1,
+    failures: [{ code: 'CROSSES_MOUNT' }],
+  })
   expect(readdirSync(outside)).toEqual(['kept'])
   execFileSync('umount', [left])
   rmdirSync(left)
@@ -148,7 +166,10 @@ test('what an interrupted deletion left in the trash counts as not yet released'
   const identity = await make()
   const left = join(place.trashDir, `${place.vmId}.0123456789abcdef`)
   renameSync(place.stateDir, left)
-  expect(await driver.release(context, held(identity))).toEqual({ outcome: 'released', error: null })
+  expect(await driver.release(context, held(identity))).toEqual({
+    outcome: 'released',
+    error: null,
+  })
   expect(trash()).toEqual([])
 })
 
@@ -184,7 +205,13 @@ test('an immutable file is denied, and the rest of its tree waits in the trash',
 
 test('without the right to it nothing is gone: it says denied', async () => {
   const identity = await make()
-  const request = { home: place.home, vmId: place.vmId, kind: 'directory', name: '.', identity } as const
+  const request = {
+    home: place.home,
+    vmId: place.vmId,
+    kind: 'directory',
+    name: '.',
+    identity,
+  } as const
   expect(actThrough(asNobody, { ...request, act: 'observe' })).toMatchObject({ outcome: 'unknown' })
   expect(actThrough(asNobody, { ...request, act: 'release' })).toMatchObject({ outcome: 'denied' })
   expect(existsSync(place.stateDir)).toBe(true)
@@ -193,7 +220,8 @@ test('without the right to it nothing is gone: it says denied', async () => {
 test('root that helps in the home of a user leaves all of it to the user', async () => {
   execFileSync('chown', ['-R', '65534:65534', place.home])
   await make()
-  for (const path of [place.stateDir, join(place.stateDir, '.vmledger')]) expect(statSync(path).uid).toBe(65534)
+  for (const path of [place.stateDir, join(place.stateDir, '.vmledger')])
+    expect(statSync(path).uid).toBe(65534)
 })
 
 test('the trash is emptied of everything but what was set aside', async () => {
@@ -201,7 +229,11 @@ test('the trash is emptied of everything but what was set aside', async () => {
   writeFileSync(join(place.trashDir, 'file'), 'x')
   mkdirSync(join(place.trashDir, 'vm-x.00.foreign'))
   expect(await emptyTrash(place.trashDir, 1_000)).toEqual({ removed: 2, left: 1, failures: [] })
-  expect(await emptyTrash(join(place.home, 'nothing'), 1_000)).toEqual({ removed: 0, left: 0, failures: [] })
+  expect(await emptyTrash(join(place.home, 'nothing'), 1_000)).toEqual({
+    removed: 0,
+    left: 0,
+    failures: [],
+  })
   mkdirSync(join(place.trashDir, 'c'))
   expect(await emptyTrash(place.trashDir, -1)).toEqual({ removed: 0, left: 2, failures: [] })
 })

@@ -44,7 +44,8 @@ beforeEach(() => {
   closeSync(fd)
 })
 
-const create = (file = name, from: unknown = image) => driver.create(context, { kind: 'file', name: file, spec: { from } })
+const create = (file = name, from: unknown = image) =>
+  driver.create(context, { kind: 'file', name: file, spec: { from } })
 const make = async (): Promise<Identity> => {
   const created = await create()
   if (created.outcome !== 'acquired') throw new Error(JSON.stringify(created))
@@ -94,7 +95,10 @@ test('another file, a directory and a link under our name are kept', async () =>
   ]) {
     put()
     expect(await driver.observe(context, held)).toMatchObject({ outcome: 'foreign' })
-    expect(await driver.release(context, held)).toMatchObject({ outcome: 'unverified', error: { code: 'NOT_OURS' } })
+    expect(await driver.release(context, held)).toMatchObject({
+      outcome: 'unverified',
+      error: { code: 'NOT_OURS' },
+    })
     expect(entries()).toEqual([name])
     renameSync(path, join(place.home, `aside-${Math.random()}`))
   }
@@ -112,12 +116,17 @@ test('a link in place of the state directory leads nowhere', async () => {
   expect(readdirSync(moved)).toEqual([name])
 })
 
-test.each(['../outside', '/etc/passwd', 'a/../../b', ''])('the name %j leads nowhere', async (bad) => {
-  writeFileSync(join(place.home, 'vms', 'outside'), 'kept')
-  expect(await create(bad)).toMatchObject({ outcome: 'failed' })
-  expect(await driver.release(context, heldOf('file', bad))).toMatchObject({ outcome: 'unverified' })
-  expect(existsSync(join(place.home, 'vms', 'outside'))).toBe(true)
-})
+test.each(['../outside', '/etc/passwd', 'a/../../b', ''])(
+  'the name %j leads nowhere',
+  async (bad) => {
+    writeFileSync(join(place.home, 'vms', 'outside'), 'kept')
+    expect(await create(bad)).toMatchObject({ outcome: 'failed' })
+    expect(await driver.release(context, heldOf('file', bad))).toMatchObject({
+      outcome: 'unverified',
+    })
+    expect(existsSync(join(place.home, 'vms', 'outside'))).toBe(true)
+  },
+)
 
 test('what is no regular file is not copied', async () => {
   for (const from of ['/dev/zero', place.home, 'relative', null, join(place.home, 'nothing')])
@@ -136,7 +145,9 @@ test('a full disk is said, and nothing stays', async () => {
 })
 
 test('a copy that fails is taken back', async () => {
-  const created = await withCommand('cp', 'echo "cp: input/output error" >&2; exit 1', () => create())
+  const created = await withCommand('cp', 'echo "cp: input/output error" >&2; exit 1', () =>
+    create(),
+  )
   expect(created).toMatchObject({ outcome: 'failed', error: { code: 'COMMAND_FAILED' } })
   expect(entries()).toEqual([])
 })
@@ -148,7 +159,9 @@ test('a file that a live process has open is busy', async () => {
   expect(answer).toMatchObject({ outcome: 'busy' })
   expect(answer.error?.message).toContain(`pid ${process.pid}`)
   closeSync(fd)
-  expect(await driver.release(context, heldOf('file', name, identity))).toMatchObject({ outcome: 'released' })
+  expect(await driver.release(context, heldOf('file', name, identity))).toMatchObject({
+    outcome: 'released',
+  })
 })
 
 test('without the right to it nothing is gone: it says denied', async () => {
@@ -163,13 +176,23 @@ test('without a state directory it is absent', async () => {
   const identity = await make()
   unlinkSync(path)
   renameSync(place.stateDir, join(place.home, 'moved'))
-  expect(await driver.release(context, heldOf('file', name, identity))).toEqual({ outcome: 'absent', error: null })
+  expect(await driver.release(context, heldOf('file', name, identity))).toEqual({
+    outcome: 'absent',
+    error: null,
+  })
 })
 
 test('a copier outlives its killed creator; its leftover is ours once it has ended', async () => {
   const slow = commandDirectory('cp', 'sleep 1; exec cp "$@"')
   const creator = startAct(
-    { home: place.home, vmId: place.vmId, act: 'create', kind: 'file', name, spec: { from: image } },
+    {
+      home: place.home,
+      vmId: place.vmId,
+      act: 'create',
+      kind: 'file',
+      name,
+      spec: { from: image },
+    },
     { PATH: `${slow}:${process.env['PATH']}` },
   )
   await until(() => lockHolders(place.helperLock, 'READ').length >= 2)
@@ -183,7 +206,10 @@ test('a copier outlives its killed creator; its leftover is ours once it has end
     await fence.refresh()
   }
   const held = heldOf('file', name)
-  expect(await driver.observe(context, held)).toMatchObject({ outcome: 'present', identity: { partial: true } })
+  expect(await driver.observe(context, held)).toMatchObject({
+    outcome: 'present',
+    identity: { partial: true },
+  })
   expect(await driver.release(context, held)).toMatchObject({ outcome: 'released' })
   expect(entries()).toEqual([])
   fence.close()

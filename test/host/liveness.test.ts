@@ -25,8 +25,12 @@ test('nobody, another start time and a zombie are dead', async () => {
   expect(verdictOn({ ...self, pid: 4_194_000 }).verdict).toBe('dead')
   expect(verdictOn({ ...self, startTime: (self.startTime ?? 0) + 1 }).verdict).toBe('dead')
   // `sh` becomes `sleep`, which never reaps the child that it finds itself with.
-  const parent = spawn('sh', ['-c', 'sh -c "exit 0" & echo $!; exec sleep 60'], { stdio: ['ignore', 'pipe', 'ignore'] })
-  const pid = await new Promise<number>((resolve) => parent.stdout.once('data', (chunk) => resolve(Number(chunk))))
+  const parent = spawn('sh', ['-c', 'sh -c "exit 0" & echo $!; exec sleep 60'], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+  })
+  const pid = await new Promise<number>((resolve) =>
+    parent.stdout.once('data', (chunk) => resolve(Number(chunk))),
+  )
   await until(() => stateOf(pid) === 'Z')
   const zombie = identityOf(pid)
   expect(zombie.startTime).not.toBeNull()
@@ -47,7 +51,11 @@ test('from another pid namespace nobody is dead', () => {
 })
 
 test('a /proc that is not ours is not believed', () => {
-  const inner = actThrough(['unshare', '-p', '-f'], { home: place.home, vmId: place.vmId, act: 'self' })
+  const inner = actThrough(['unshare', '-p', '-f'], {
+    home: place.home,
+    vmId: place.vmId,
+    act: 'self',
+  })
   expect(inner).toMatchObject({ startTime: null })
 })
 
@@ -60,13 +68,24 @@ test('another boot is death, and only on the same machine', () => {
   writeFileSync(fake, '00000000-0000-4000-8000-000000000000\n')
   const boot = '/proc/sys/kernel/random/boot_id'
   const rebooted = ['unshare', '-m', 'sh', '-c', `mount --bind ${fake} ${boot} && exec "$@"`, 'sh']
-  expect(verdictThrough(rebooted)).toEqual({ verdict: 'dead', evidence: ['the host was booted again since'] })
+  expect(verdictThrough(rebooted)).toEqual({
+    verdict: 'dead',
+    evidence: ['the host was booted again since'],
+  })
   expect(verdictThrough(rebooted, { ...self, machineId: 'another' }).verdict).toBe('unknown')
   expect(verdictThrough(rebooted, { ...self, bootId: null }).verdict).toBe('unknown')
 })
 
 test('a process that /proc hides from us is alive', () => {
-  const hiding = ['unshare', '-m', 'sh', '-c', 'mount -t proc -o hidepid=2 proc /proc && exec "$@"', 'sh', ...asNobody]
+  const hiding = [
+    'unshare',
+    '-m',
+    'sh',
+    '-c',
+    'mount -t proc -o hidepid=2 proc /proc && exec "$@"',
+    'sh',
+    ...asNobody,
+  ]
   const verdict = verdictThrough(hiding)
   expect(verdict.verdict).toBe('alive')
   expect(verdict.evidence[0]).toContain('hides')

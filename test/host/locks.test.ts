@@ -1,5 +1,5 @@
 // Locks: what a creator holds, a cleaner cannot take; what a VMM inherits, it keeps until it dies.
-import { spawn } from 'node:child_process'
+import { spawn, type ChildProcess } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
@@ -30,7 +30,7 @@ const fenceStates = async (place: Place) => {
     fence.close()
   }
 }
-const killed = (child: import('node:child_process').ChildProcess) => {
+const killed = (child: ChildProcess) => {
   const ended = new Promise((resolve) => child.once('exit', resolve))
   child.kill('SIGKILL')
   return ended
@@ -56,10 +56,13 @@ test('holds are shared among creators and keep a cleaner out', async () => {
   expect(await fenceStates(place)).toEqual({ vmm: 'taken', helpers: 'taken' })
 })
 
-test('under a fence a hold waits a little and then is BUSY; a start is BUSY at once', async () => {
+test('under a fence a hold waits a little and then is BUSY; a start a shorter while', async () => {
   const { place, host } = setUp()
   const fence = await host.fence(place)
-  await expect(host.spawn(contextOf(place), sleeper())).rejects.toMatchObject({ code: 'BUSY', retryable: true })
+  await expect(host.spawn(contextOf(place), sleeper())).rejects.toMatchObject({
+    code: 'BUSY',
+    retryable: true,
+  })
   const waiting = host.hold(place)
   await expect(waiting).rejects.toMatchObject({ code: 'BUSY' })
   const late = host.hold(place)
@@ -72,7 +75,9 @@ test('a VMM has its lock from its first instant to its death, though we let go o
   const { child, identity } = await host.spawn(contextOf(place), sleeper())
   expect(lockHolders(place.vmmLock, 'WRITE')).toEqual([child.pid])
   expect(host.verdict(identity).verdict).toBe('alive')
-  await expect(host.spawn(contextOf(place), sleeper())).rejects.toThrow(`held by pid ${child.pid} (sleep)`)
+  await expect(host.spawn(contextOf(place), sleeper())).rejects.toThrow(
+    `held by pid ${child.pid} (sleep)`,
+  )
   const fence = await host.fence(place)
   expect(host.vmmVerdict(identity, 'vmm', fence)).toEqual({
     verdict: 'alive',
@@ -92,8 +97,13 @@ test('the lock comes after the descriptors of the caller, whose pipes work', asy
   const { place, host } = setUp()
   const options = { stdio: ['ignore', 'pipe', 'inherit', 'ignore', 'pipe'] } as const
   const args = ['-c', 'echo out; readlink /proc/$$/fd/5 >&4; sleep 60']
-  const { child } = await host.spawn(contextOf(place), sleeper({ command: 'sh', args, options: { stdio: [...options.stdio] } }))
-  const said = await new Promise((resolve) => (child.stdio[4] as NodeJS.ReadableStream).once('data', (c) => resolve(String(c))))
+  const { child } = await host.spawn(
+    contextOf(place),
+    sleeper({ command: 'sh', args, options: { stdio: [...options.stdio] } }),
+  )
+  const said = await new Promise((resolve) =>
+    (child.stdio[4] as NodeJS.ReadableStream).once('data', (c) => resolve(String(c))),
+  )
   expect(said).toBe(`${place.vmmLock}\n`)
   expect(await fenceStates(place)).toMatchObject({ vmm: 'held' })
   // The shell's own child inherited the lock too: the VMM is not gone before it is.
@@ -121,7 +131,10 @@ test('a VMM that cannot start leaves no lock and tells no arguments', async () =
 
 test('a VMM that ended at once has its start time and is never alive', async () => {
   const { place, host } = setUp()
-  const { child, identity } = await host.spawn(contextOf(place), sleeper({ command: 'true', args: [] }))
+  const { child, identity } = await host.spawn(
+    contextOf(place),
+    sleeper({ command: 'true', args: [] }),
+  )
   expect(identity.startTime).not.toBeNull()
   await new Promise((resolve) => child.once('exit', resolve))
   expect(host.verdict(identity).verdict).toBe('dead')
@@ -130,7 +143,10 @@ test('a VMM that ended at once has its start time and is never alive', async () 
 test('one that closes what it inherits is known by its pid only', async () => {
   const { place, host } = setUp()
   const args = ['-c', 'exec 3>&-; exec sleep 60']
-  const { child, identity } = await host.spawn(contextOf(place), sleeper({ command: 'sh', args, lock: 'none' }))
+  const { child, identity } = await host.spawn(
+    contextOf(place),
+    sleeper({ command: 'sh', args, lock: 'none' }),
+  )
   await until(() => lockHolders(place.vmmLock, 'WRITE').length === 0)
   const fence = await host.fence(place)
   expect(fence.vmm).toBe('taken')
@@ -149,7 +165,9 @@ test('lock files that were swapped for something else are not followed and not t
   mkdirSync(place.helperLock)
   expect(await fenceStates(place)).toEqual({ vmm: 'unavailable', helpers: 'unavailable' })
   await expect(host.hold(place)).rejects.toMatchObject({ code: 'UNSUPPORTED' })
-  await expect(host.spawn(contextOf(place), sleeper())).rejects.toMatchObject({ code: 'ACQUIRE_FAILED' })
+  await expect(host.spawn(contextOf(place), sleeper())).rejects.toMatchObject({
+    code: 'ACQUIRE_FAILED',
+  })
   host.forget(place)
   expect(existsSync(outside)).toBe(true)
 })
@@ -160,7 +178,9 @@ test('without `flock` nothing is proven: unavailable, and no start', async () =>
   process.env['PATH'] = `${commandDirectory('flock', 'exit 127')}:${path}`
   try {
     expect(await fenceStates(place)).toEqual({ vmm: 'unavailable', helpers: 'unavailable' })
-    await expect(host.spawn(contextOf(place), sleeper())).rejects.toMatchObject({ code: 'ACQUIRE_FAILED' })
+    await expect(host.spawn(contextOf(place), sleeper())).rejects.toMatchObject({
+      code: 'ACQUIRE_FAILED',
+    })
     const fence = await host.fence(place)
     expect(host.vmmVerdict(null, 'vmm', fence).verdict).toBe('unknown')
     expect(host.vmmVerdict(host.self(), 'vmm', fence).verdict).toBe('alive')
@@ -195,7 +215,17 @@ test('a helper command outlives its killed creator, and the fence knows until it
   await killed(creator)
   expect(await fenceStates(place)).toEqual({ vmm: 'taken', helpers: 'held' })
   const tap = linuxHost({ home: place.home }).driver('tap')
-  const held = { key: 'tap:fc-late', kind: 'tap', name: 'fc-late', step: 's', uses: [], spec: {}, state: 'intended', identity: null, outcome: null } as const
+  const held = {
+    key: 'tap:fc-late',
+    kind: 'tap',
+    name: 'fc-late',
+    step: 's',
+    uses: [],
+    spec: {},
+    state: 'intended',
+    identity: null,
+    outcome: null,
+  } as const
   expect(await tap?.observe(contextOf(place), held)).toEqual({ outcome: 'absent' })
   const fence = await linuxHost({ home: place.home }).fence(place)
   for (let tries = 0; fence.helpers !== 'taken' && tries < 100; tries++) {
@@ -204,13 +234,15 @@ test('a helper command outlives its killed creator, and the fence knows until it
   }
   expect(fence.helpers).toBe('taken')
   expect(await tap?.observe(contextOf(place), held)).toMatchObject({ outcome: 'present' })
-  expect(await tap?.release(contextOf(place, { fence }), held)).toMatchObject({ outcome: 'released' })
+  expect(await tap?.release(contextOf(place, { fence }), held)).toMatchObject({
+    outcome: 'released',
+  })
   fence.close()
 })
 
 test('a killed owner lets go of its hold', async () => {
   const place = testPlace()
-  const owner = startAct({ home: place.home, vmId: place.vmId, act: 'hold' })
+  const owner = startAct({ home: place.home, vmId: place.vmId, act: 'hold', lingers: true })
   await firstLine(owner)
   expect(await fenceStates(place)).toEqual({ vmm: 'taken', helpers: 'held' })
   await killed(owner)

@@ -9,7 +9,8 @@ import { contextOf, heldOf, testPlace } from '../support/place.ts'
 const place = testPlace()
 const context = contextOf(place)
 const name = 'ip/vmledger_one'
-const rules = 'chain post { type nat hook postrouting priority 100; policy accept;\n ip saddr 10.9.0.0/24 masquerade comment "a } b # c"\n} # done {'
+const rules =
+  'chain post { type nat hook postrouting priority 100; policy accept;\n ip saddr 10.9.0.0/24 masquerade comment "a } b # c"\n} # done {'
 const nft = (...args: string[]): string => execFileSync('nft', args, { encoding: 'utf8' })
 const tables = (): string => nft('list', 'tables').trim()
 
@@ -36,14 +37,22 @@ test('a table is made with tag and rules, observed, given back, and then absent'
 
 test('one whose intent is unsettled is ours by its tag', async () => {
   await make()
-  expect(await nftTableDriver.release(context, heldOf('nft_table', name))).toMatchObject({ outcome: 'released' })
+  expect(await nftTableDriver.release(context, heldOf('nft_table', name))).toMatchObject({
+    outcome: 'released',
+  })
 })
 
 test('a taken name is never touched', async () => {
   nft('add', 'table', 'ip', 'vmledger_one')
-  expect(await nftTableDriver.create(context, { kind: 'nft_table', name, spec: { rules } })).toMatchObject({ outcome: 'exists' })
-  expect(await nftTableDriver.observe(context, heldOf('nft_table', name))).toMatchObject({ outcome: 'foreign' })
-  expect(await nftTableDriver.release(context, heldOf('nft_table', name))).toMatchObject({ outcome: 'unverified' })
+  expect(
+    await nftTableDriver.create(context, { kind: 'nft_table', name, spec: { rules } }),
+  ).toMatchObject({ outcome: 'exists' })
+  expect(await nftTableDriver.observe(context, heldOf('nft_table', name))).toMatchObject({
+    outcome: 'foreign',
+  })
+  expect(await nftTableDriver.release(context, heldOf('nft_table', name))).toMatchObject({
+    outcome: 'unverified',
+  })
   expect(nft('list', 'table', 'ip', 'vmledger_one')).toBe('table ip vmledger_one {\n}\n')
 })
 
@@ -59,30 +68,55 @@ test('another table under our name and tag is kept', async () => {
 
 test('the tag of a chain is not the tag of its table', async () => {
   nft(`table ip vmledger_one { chain c { comment "${place.tag}" ; } ; }`)
-  expect(await nftTableDriver.observe(context, heldOf('nft_table', name))).toMatchObject({ outcome: 'foreign' })
+  expect(await nftTableDriver.observe(context, heldOf('nft_table', name))).toMatchObject({
+    outcome: 'foreign',
+  })
 })
 
 test('rules that nft refuses leave nothing behind', async () => {
-  const created = await nftTableDriver.create(context, { kind: 'nft_table', name, spec: { rules: 'chain c { bogus }' } })
+  const created = await nftTableDriver.create(context, {
+    kind: 'nft_table',
+    name,
+    spec: { rules: 'chain c { bogus }' },
+  })
   expect(created).toMatchObject({ outcome: 'failed', error: { code: 'COMMAND_FAILED' } })
   expect(tables()).toBe('')
 })
 
-test.each(['}\ntable ip evil {', 'chain c {', '"', 'include "/etc/passwd"'])('rules %j are refused', async (text) => {
-  const created = await nftTableDriver.create(context, { kind: 'nft_table', name, spec: { rules: text } })
-  expect(created).toMatchObject({ outcome: 'failed', error: { code: 'INVALID_SPEC' } })
-  expect(tables()).toBe('')
-})
+test.each(['}\ntable ip evil {', 'chain c {', '"', 'include "/etc/passwd"'])(
+  'rules %j are refused',
+  async (text) => {
+    const created = await nftTableDriver.create(context, {
+      kind: 'nft_table',
+      name,
+      spec: { rules: text },
+    })
+    expect(created).toMatchObject({ outcome: 'failed', error: { code: 'INVALID_SPEC' } })
+    expect(tables()).toBe('')
+  },
+)
 
-test.each(['ip', 'ipx/a', 'ip/a b', 'ip/1a', 'ip/a;flush ruleset', 'ip/', '/a'])('the name %j is refused', async (bad) => {
-  const created = await nftTableDriver.create(context, { kind: 'nft_table', name: bad, spec: {} })
-  expect(created).toMatchObject({ outcome: 'failed', error: { code: 'INVALID_SPEC' } })
-})
+test.each(['ip', 'ipx/a', 'ip/a b', 'ip/1a', 'ip/a;flush ruleset', 'ip/', '/a'])(
+  'the name %j is refused',
+  async (bad) => {
+    const created = await nftTableDriver.create(context, { kind: 'nft_table', name: bad, spec: {} })
+    expect(created).toMatchObject({ outcome: 'failed', error: { code: 'INVALID_SPEC' } })
+  },
+)
 
 test('without the right to it nothing is absent: it says denied', async () => {
   const identity = await make()
-  const request = { home: '/nonexistent', vmId: place.vmId, kind: 'nft_table', name, identity } as const
-  expect(actThrough(asNobody, { ...request, act: 'observe' })).toMatchObject({ outcome: 'unknown', error: { code: 'EPERM' } })
+  const request = {
+    home: '/nonexistent',
+    vmId: place.vmId,
+    kind: 'nft_table',
+    name,
+    identity,
+  } as const
+  expect(actThrough(asNobody, { ...request, act: 'observe' })).toMatchObject({
+    outcome: 'unknown',
+    error: { code: 'EPERM' },
+  })
   expect(actThrough(asNobody, { ...request, act: 'release' })).toMatchObject({ outcome: 'denied' })
   expect(tables()).toBe('table ip vmledger_one')
 })
@@ -90,6 +124,10 @@ test('without the right to it nothing is absent: it says denied', async () => {
 test('from another network namespace it is unknown, never absent', async () => {
   const identity = await make()
   const request = { home: place.home, vmId: place.vmId, kind: 'nft_table', name, identity } as const
-  expect(actThrough(['unshare', '-n'], { ...request, act: 'observe' })).toMatchObject({ outcome: 'unknown' })
-  expect(actThrough(['unshare', '-n'], { ...request, act: 'release' })).toMatchObject({ outcome: 'unverified' })
+  expect(actThrough(['unshare', '-n'], { ...request, act: 'observe' })).toMatchObject({
+    outcome: 'unknown',
+  })
+  expect(actThrough(['unshare', '-n'], { ...request, act: 'release' })).toMatchObject({
+    outcome: 'unverified',
+  })
 })

@@ -4,11 +4,11 @@ import { writeFileSync } from 'node:fs'
 import { afterEach, expect, test } from 'vitest'
 import type { ProcessIdentity } from '../../src/contract/resources.ts'
 import { linuxHost } from '../../src/host/linux/host.ts'
-import { identityOf } from '../../src/host/linux/identity.ts'
+import { identityOf, selfIdentity } from '../../src/host/linux/identity.ts'
 import { lockHolders, readStat, signalZero } from '../../src/host/linux/proc.ts'
 import type { Driver, SpawnRequest } from '../../src/host/port.ts'
 import { contextOf, heldOf, testPlace } from '../support/place.ts'
-import { actThrough, asNobody, until } from '../support/run-act.ts'
+import { actThrough, asNobody, firstLine, startAct, until } from '../support/run-act.ts'
 
 const started: ChildProcess[] = []
 afterEach(() => {
@@ -27,7 +27,8 @@ const setUp = () => {
   }
   return { place, host, driver, vmm }
 }
-const heldVmm = (identity: ProcessIdentity | null, spec = {}) => heldOf('process', 'vmm', identity, spec)
+const heldVmm = (identity: ProcessIdentity | null, spec = {}) =>
+  heldOf('process', 'vmm', identity, spec)
 const stubborn = ['-c', 'trap "" TERM; while :; do sleep 1; done']
 
 test('a VMM is ended, proven dead, and then absent', async () => {
@@ -35,10 +36,19 @@ test('a VMM is ended, proven dead, and then absent', async () => {
   const { identity } = await vmm('sleep', ['60'])
   const fence = await host.fence(place)
   const context = contextOf(place, { fence })
-  expect(await driver.observe(context, heldVmm(identity))).toMatchObject({ outcome: 'present', identity })
-  expect(await driver.release(context, heldVmm(identity))).toEqual({ outcome: 'released', error: null })
+  expect(await driver.observe(context, heldVmm(identity))).toMatchObject({
+    outcome: 'present',
+    identity,
+  })
+  expect(await driver.release(context, heldVmm(identity))).toEqual({
+    outcome: 'released',
+    error: null,
+  })
   expect(fence.vmm).toBe('taken')
-  expect(await driver.release(context, heldVmm(identity))).toEqual({ outcome: 'absent', error: null })
+  expect(await driver.release(context, heldVmm(identity))).toEqual({
+    outcome: 'absent',
+    error: null,
+  })
   expect(await driver.observe(context, heldVmm(identity))).toEqual({ outcome: 'absent' })
   fence.close()
 })
@@ -57,7 +67,9 @@ test('one that ignores SIGTERM gets SIGKILL after its time', async () => {
   const { identity } = await vmm('sh', stubborn)
   await until(() => lockHolders(place.vmmLock, 'WRITE').length >= 2)
   const before = performance.now()
-  expect(await driver.release(contextOf(place), heldVmm(identity, { termMs: 300 }))).toMatchObject({ outcome: 'released' })
+  expect(await driver.release(contextOf(place), heldVmm(identity, { termMs: 300 }))).toMatchObject({
+    outcome: 'released',
+  })
   expect(performance.now() - before).toBeGreaterThan(300)
 })
 
@@ -65,15 +77,22 @@ test('children that inherited the lock are ended with it', async () => {
   const { place, driver, vmm } = setUp()
   const { identity } = await vmm('sh', ['-c', 'setsid sleep 61 & setsid sleep 62 & wait'])
   await until(() => lockHolders(place.vmmLock, 'WRITE').length >= 3)
-  expect(await driver.release(contextOf(place), heldVmm(identity))).toMatchObject({ outcome: 'released' })
+  expect(await driver.release(contextOf(place), heldVmm(identity))).toMatchObject({
+    outcome: 'released',
+  })
   expect(lockHolders(place.vmmLock, 'WRITE')).toEqual([])
 })
 
 test('one whose pid was never recorded is found by its lock', async () => {
   const { place, driver, vmm } = setUp()
   const { child, identity } = await vmm('sleep', ['60'])
-  expect(await driver.observe(contextOf(place), heldVmm(null))).toMatchObject({ outcome: 'present', identity })
-  expect(await driver.release(contextOf(place), heldVmm(null))).toMatchObject({ outcome: 'released' })
+  expect(await driver.observe(contextOf(place), heldVmm(null))).toMatchObject({
+    outcome: 'present',
+    identity,
+  })
+  expect(await driver.release(contextOf(place), heldVmm(null))).toMatchObject({
+    outcome: 'released',
+  })
   await until(() => child.signalCode !== null)
   expect(child.signalCode).toBe('SIGTERM')
 })
@@ -94,7 +113,10 @@ test('a process that got the pid of the dead VMM gets no signal', async () => {
   await new Promise((resolve) => child.once('exit', resolve))
   const heir = await withPid(identity.pid)
   expect(identityOf(identity.pid).startTime).not.toBe(identity.startTime)
-  expect(await driver.release(contextOf(place), heldVmm(identity))).toEqual({ outcome: 'absent', error: null })
+  expect(await driver.release(contextOf(place), heldVmm(identity))).toEqual({
+    outcome: 'absent',
+    error: null,
+  })
   expect(heir.signalCode).toBeNull()
   expect(readStat(identity.pid)).toMatchObject({ state: expect.stringMatching(/[SR]/) })
 })
@@ -104,31 +126,43 @@ test('the heir of the pid gets no signal while another holds the lock', async ()
   const { child, identity } = await vmm('sh', ['-c', 'sleep 60 & exit'])
   await new Promise((resolve) => child.once('exit', resolve))
   const heir = await withPid(identity.pid)
-  expect(await driver.release(contextOf(place), heldVmm(identity))).toMatchObject({ outcome: 'released' })
+  expect(await driver.release(contextOf(place), heldVmm(identity))).toMatchObject({
+    outcome: 'released',
+  })
   expect(heir.signalCode).toBeNull()
 })
 
-test('a creator that has the lock for a moment is not taken for a VMM', async () => {
-  const { place, host, driver } = setUp()
-  // What a supervisor looks like between its lock and its fork, for as long as we look.
-  const script = `exec 8>"${place.helperLock}" 9>"${place.vmmLock}"; flock -s 8; flock -x 9; exec sleep 60`
-  const creator = spawn('sh', ['-c', script], { stdio: 'ignore' })
-  started.push(creator)
-  await until(() => lockHolders(place.vmmLock, 'WRITE').includes(creator.pid as number))
-  const fence = await host.fence(place)
-  const answer = await driver.release(contextOf(place, { fence }), heldVmm(null, { termMs: 0 }))
-  expect(answer).toMatchObject({ outcome: 'unverified', error: { code: 'UNSEEN' } })
-  expect(creator.signalCode).toBeNull()
-  fence.close()
+test('a cleaner that has the lock is not taken for a VMM', async () => {
+  const { place, driver } = setUp()
+  const cleaner = startAct({ home: place.home, vmId: place.vmId, act: 'fence', lingers: true })
+  started.push(cleaner)
+  await firstLine(cleaner)
+  expect(lockHolders(place.vmmLock, 'WRITE')).toEqual([cleaner.pid])
+  for (const identity of [null, { ...selfIdentity(), pid: 4_194_000 }]) {
+    const answer = await driver.release(contextOf(place), heldVmm(identity, { termMs: 0 }))
+    expect(answer).toMatchObject({ outcome: 'unverified', error: { code: 'UNSEEN' } })
+  }
+  expect(cleaner.signalCode).toBeNull()
 })
 
 test('a VMM of another user is denied, not gone', async () => {
   const { place, driver, vmm } = setUp()
   const { child, identity } = await vmm('sleep', ['60'], 'none')
-  const request = { home: place.home, vmId: place.vmId, act: 'release', kind: 'process', name: 'vmm', identity } as const
-  expect(actThrough(asNobody, { ...request, spec: { lock: 'none', termMs: 0 } })).toMatchObject({ outcome: 'denied' })
+  const request = {
+    home: place.home,
+    vmId: place.vmId,
+    act: 'release',
+    kind: 'process',
+    name: 'vmm',
+    identity,
+  } as const
+  expect(actThrough(asNobody, { ...request, spec: { lock: 'none', termMs: 0 } })).toMatchObject({
+    outcome: 'denied',
+  })
   expect(child.exitCode).toBeNull()
-  expect(await driver.release(contextOf(place), heldVmm(identity))).toMatchObject({ outcome: 'released' })
+  expect(await driver.release(contextOf(place), heldVmm(identity))).toMatchObject({
+    outcome: 'released',
+  })
 })
 
 test('a verdict that is unknown means no signal', async () => {
@@ -141,7 +175,9 @@ test('a verdict that is unknown means no signal', async () => {
     { ...identity, timeNamespace: 'time:[1]' },
     { ...identity, startTime: null },
   ])
-    expect(await driver.release(contextOf(place), heldVmm(strange))).toMatchObject({ outcome: 'unverified' })
+    expect(await driver.release(contextOf(place), heldVmm(strange))).toMatchObject({
+      outcome: 'unverified',
+    })
   expect(child.exitCode ?? child.signalCode).toBeNull()
 })
 

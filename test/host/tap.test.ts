@@ -11,7 +11,9 @@ const place = testPlace()
 const context = contextOf(place)
 const ip = (...args: string[]): string => execFileSync('ip', args, { encoding: 'utf8' })
 const links = (): string[] =>
-  (JSON.parse(ip('-j', 'link')) as { ifname: string }[]).map((link) => link.ifname).filter((n) => n !== 'lo')
+  (JSON.parse(ip('-j', 'link')) as { ifname: string }[])
+    .map((link) => link.ifname)
+    .filter((n) => n !== 'lo')
 
 afterEach(() => {
   for (const name of links()) ip('link', 'del', 'dev', name)
@@ -37,7 +39,9 @@ test('a TAP is made with tag and address, observed, given back, and then absent'
 
 test('one whose intent is unsettled is ours by its tag', async () => {
   await make('fc-one')
-  expect(await tapDriver.release(context, heldOf('tap', 'fc-one'))).toMatchObject({ outcome: 'released' })
+  expect(await tapDriver.release(context, heldOf('tap', 'fc-one'))).toMatchObject({
+    outcome: 'released',
+  })
 })
 
 test('a taken name is never touched', async () => {
@@ -45,8 +49,12 @@ test('a taken name is never touched', async () => {
   const before = ip('-d', 'link', 'show', 'dev', 'fc-theirs')
   const created = await tapDriver.create(context, { kind: 'tap', name: 'fc-theirs', spec: {} })
   expect(created).toMatchObject({ outcome: 'exists', error: { code: 'EXISTS' } })
-  expect(await tapDriver.observe(context, heldOf('tap', 'fc-theirs'))).toMatchObject({ outcome: 'foreign' })
-  expect(await tapDriver.release(context, heldOf('tap', 'fc-theirs'))).toMatchObject({ outcome: 'unverified' })
+  expect(await tapDriver.observe(context, heldOf('tap', 'fc-theirs'))).toMatchObject({
+    outcome: 'foreign',
+  })
+  expect(await tapDriver.release(context, heldOf('tap', 'fc-theirs'))).toMatchObject({
+    outcome: 'unverified',
+  })
   expect(ip('-d', 'link', 'show', 'dev', 'fc-theirs')).toBe(before)
 })
 
@@ -71,8 +79,10 @@ test('what cannot be made completely is taken back', async () => {
   const spec = { address: '10.1.1.1' }
   // As if the kernel had refused the address: device and tag are there by then.
   const failing = 'sed "s/^addr add \\(.*\\) dev .*/addr add \\1 dev fc-other/" | ip'
-  const created = await withCommand('ip', `case "$1" in -batch) ${failing} "$@";; *) exec ip "$@";; esac`, () =>
-    tapDriver.create(context, { kind: 'tap', name: 'fc-one', spec }),
+  const created = await withCommand(
+    'ip',
+    `case "$1" in -batch) ${failing} "$@";; *) exec ip "$@";; esac`,
+    () => tapDriver.create(context, { kind: 'tap', name: 'fc-one', spec }),
   )
   expect(created).toMatchObject({ outcome: 'failed', error: { code: 'COMMAND_FAILED' } })
   expect(links()).toEqual([])
@@ -80,8 +90,10 @@ test('what cannot be made completely is taken back', async () => {
 
 test('a half-made device without our tag is kept and said', async () => {
   const failing = 'sed "s/^link set dev .* alias .*/link set dev fc-other up/" | ip'
-  const created = await withCommand('ip', `case "$1" in -batch) ${failing} "$@";; *) exec ip "$@";; esac`, () =>
-    tapDriver.create(context, { kind: 'tap', name: 'fc-one', spec: {} }),
+  const created = await withCommand(
+    'ip',
+    `case "$1" in -batch) ${failing} "$@";; *) exec ip "$@";; esac`,
+    () => tapDriver.create(context, { kind: 'tap', name: 'fc-one', spec: {} }),
   )
   expect(created).toMatchObject({ outcome: 'unverified' })
   expect(links()).toEqual(['fc-one'])
@@ -101,17 +113,31 @@ test('without the right to it nothing is made, nothing is gone, and it says deni
   const home = '/nonexistent'
   expect(actThrough(asNobody, { ...request, home, act: 'observe' })).toEqual({ outcome: 'absent' })
   const identity = await make('fc-one')
-  expect(actThrough(asNobody, { ...request, home, act: 'release', identity })).toMatchObject({ outcome: 'denied' })
+  expect(actThrough(asNobody, { ...request, home, act: 'release', identity })).toMatchObject({
+    outcome: 'denied',
+  })
   expect(links()).toEqual(['fc-one'])
 })
 
 test('from another network namespace it is unknown, never absent', async () => {
   const identity = await make('fc-one')
-  const request = { home: place.home, vmId: place.vmId, kind: 'tap', name: 'fc-one', identity } as const
-  expect(actThrough(['unshare', '-n'], { ...request, act: 'observe' })).toMatchObject({ outcome: 'unknown' })
-  expect(actThrough(['unshare', '-n'], { ...request, act: 'release' })).toMatchObject({ outcome: 'unverified' })
+  const request = {
+    home: place.home,
+    vmId: place.vmId,
+    kind: 'tap',
+    name: 'fc-one',
+    identity,
+  } as const
+  expect(actThrough(['unshare', '-n'], { ...request, act: 'observe' })).toMatchObject({
+    outcome: 'unknown',
+  })
+  expect(actThrough(['unshare', '-n'], { ...request, act: 'release' })).toMatchObject({
+    outcome: 'unverified',
+  })
   const intent = { ...request, identity: null, spec: tapDriver.intentFacts?.() ?? {} }
-  expect(actThrough(['unshare', '-n'], { ...intent, act: 'observe' })).toMatchObject({ outcome: 'unknown' })
+  expect(actThrough(['unshare', '-n'], { ...intent, act: 'observe' })).toMatchObject({
+    outcome: 'unknown',
+  })
 })
 
 test('one that a live process has open is busy, and free when it ends', async () => {
@@ -126,7 +152,9 @@ test('one that a live process has open is busy, and free when it ends', async ()
   } finally {
     await end(user)
   }
-  expect(await tapDriver.release(context, heldOf('tap', 'fc-one', identity))).toMatchObject({ outcome: 'released' })
+  expect(await tapDriver.release(context, heldOf('tap', 'fc-one', identity))).toMatchObject({
+    outcome: 'released',
+  })
 })
 
 /** Attaches to the TAP as a VMM does: TUNSETIFF with IFF_TAP | IFF_NO_PI. */

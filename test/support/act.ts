@@ -9,6 +9,8 @@ export type Request = {
   readonly home: string
   readonly vmId: string
   readonly act: 'create' | 'observe' | 'release' | 'verdict' | 'hold' | 'self' | 'fence'
+  /** Stays, with the locks it has, until it is killed. */
+  readonly lingers?: boolean
   readonly kind?: string
   readonly name?: string
   readonly spec?: Readonly<Record<string, unknown>>
@@ -17,11 +19,19 @@ export type Request = {
 
 if (import.meta.main) {
   const request = JSON.parse(process.argv[2] ?? '') as Request
-  process.stdout.write(`${JSON.stringify(await act(request))}\n`)
-  if (request.act === 'hold') setInterval(() => {}, 1_000)
+  process.stdout.write(`${JSON.stringify(await answer(request))}\n`)
+  if (request.lingers) setInterval(() => {}, 1_000)
 }
 
-async function act({ home, vmId, act, kind = '', name = '', spec = {}, identity = null }: Request) {
+async function answer({
+  home,
+  vmId,
+  act,
+  kind = '',
+  name = '',
+  spec = {},
+  identity = null,
+}: Request) {
   const host = linuxHost({ home })
   const place = placeOf(home, ledgerId, vmId)
   if (act === 'self') return host.self()

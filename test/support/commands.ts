@@ -13,7 +13,11 @@ export function commandDirectory(name: string, body: string): string {
 }
 
 /** Runs `work` with that command in place of the real one. */
-export async function withCommand<T>(name: string, body: string, work: () => Promise<T>): Promise<T> {
+export async function withCommand<T>(
+  name: string,
+  body: string,
+  work: () => Promise<T>,
+): Promise<T> {
   const path = process.env['PATH']
   process.env['PATH'] = `${commandDirectory(name, body)}:${path}`
   try {

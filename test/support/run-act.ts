@@ -17,9 +17,10 @@ export const asNobody = [
 
 /** The answer of a process that was started by way of `wrapper`. */
 export function actThrough(wrapper: readonly string[], request: Request): unknown {
-  const [program = '', ...args] = [...wrapper, process.execPath, script, JSON.stringify(request)]
+  const [program, ...args] = [...wrapper, process.execPath, script, JSON.stringify(request)]
   const result = spawnSync(program, args, { encoding: 'utf8', timeout: 20_000, cwd: '/' })
-  if (result.status !== 0) throw new Error(`${program} exited with ${result.status}: ${result.stderr}`)
+  if (result.status !== 0)
+    throw new Error(`${program} exited with ${result.status}: ${result.stderr}`)
   return JSON.parse(result.stdout)
 }
 

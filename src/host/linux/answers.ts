@@ -27,9 +27,13 @@ export function outcomeOf(code: string): BadOutcome {
   return code === 'NOT_OURS' ? 'unverified' : 'failed'
 }
 
+/** A command that may still make what it was told to: nothing can be said about its result. */
+export const stillRunning = 'STILL_RUNNING'
+
 /** Why a command did not do it: denied where the kernel said so, else failed. */
 export function commandFailure(command: string, result: CommandResult): Failure {
   if (result.missing) return failure('COMMAND_MISSING', `\`${command}\` is not installed`)
+  if (!result.ended) return failure(stillRunning, `${command} cannot be ended`)
   if (result.timedOut) return failure('TIMEOUT', `${command} did not end in time: ${result.stderr}`)
   const said = result.stderr === '' ? `exit ${result.code ?? result.signal}` : result.stderr
   const refused = /operation not permitted|permission denied/i.test(result.stderr)
@@ -42,6 +46,7 @@ export const bad = (outcome: BadOutcome, error: Failure): Released => ({ outcome
 export const badBy = (error: Failure): Released => ({ outcome: outcomeOf(error.code), error })
 
 export function notCreated(error: Failure): Created {
+  if (error.code === stillRunning) return { outcome: 'unverified', error }
   return { outcome: outcomeOf(error.code) === 'denied' ? 'denied' : 'failed', error }
 }
 export const exists = (message: string): Created => ({

@@ -17,11 +17,15 @@ export type CommandResult = {
   readonly stdout: string
   readonly stderr: string
   readonly timedOut: boolean
+  /** False where even SIGKILL did not end it in time: it may still do what it was told to. */
+  readonly ended: boolean
 }
 
 const timeoutMsDefault = 10_000
 const stdoutBytesMax = 4 * 1024 * 1024
 const stderrBytesMax = 1024
+/** A command stuck in the kernel does not die at once. */
+const killMs = 2_000
 /** After the command has ended, a stray child may still hold its pipes: do not wait for it. */
 const drainMs = 200
 
@@ -67,14 +71,18 @@ function collect(stream: NodeJS.ReadableStream | null, bytesMax: number): () => 
 
 type End =
   | { readonly error: unknown }
-  | Pick<CommandResult, 'code' | 'signal' | 'timedOut'>
+  | Pick<CommandResult, 'code' | 'signal' | 'timedOut' | 'ended'>
 
 function ended(child: ChildProcess, timeoutMs: number): Promise<End> {
   return new Promise((resolve) => {
     let timedOut = false
-    const timer = setTimeout(() => {
+    let timer = setTimeout(() => {
       timedOut = true
       killGroup(child)
+      timer = setTimeout(() => {
+        child.unref()
+        resolve({ code: null, signal: null, timedOut, ended: false })
+      }, killMs)
     }, timeoutMs)
     child.once('error', (error) => {
       clearTimeout(timer)
@@ -82,16 +90,21 @@ function ended(child: ChildProcess, timeoutMs: number): Promise<End> {
     })
     child.once('exit', (code, signal) => {
       clearTimeout(timer)
-      const done = () => resolve({ code, signal, timedOut })
-      const drained = setTimeout(() => {
-        child.stdout?.destroy()
-        child.stderr?.destroy()
-        done()
-      }, drainMs)
-      child.once('close', () => {
-        clearTimeout(drained)
-        done()
-      })
+      void drained(child).then(() => resolve({ code, signal, timedOut, ended: true }))
+    })
+  })
+}
+
+function drained(child: ChildProcess): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => {
+      child.stdout?.destroy()
+      child.stderr?.destroy()
+      resolve()
+    }, drainMs)
+    child.once('close', () => {
+      clearTimeout(timer)
+      resolve()
     })
   })
 }
@@ -107,5 +120,5 @@ function killGroup(child: ChildProcess): void {
 function notStarted(error: unknown): CommandResult {
   const missing = error instanceof Error && 'code' in error && error.code === 'ENOENT'
   const stderr = error instanceof Error ? error.message : String(error)
-  return { missing, code: null, signal: null, stdout: '', stderr, timedOut: false }
+  return { missing, code: null, signal: null, stdout: '', stderr, timedOut: false, ended: true }
 }

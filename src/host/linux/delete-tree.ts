@@ -92,7 +92,10 @@ async function removeEntry(
 }
 
 /** A directory without permissions is opened by its inode (O_PATH), which no swap of names can turn elsewhere. */
-async function openForRemoval(parent: Dir, name: EntryName): Promise<Dir | 'absent' | 'no directory'> {
+async function openForRemoval(
+  parent: Dir,
+  name: EntryName,
+): Promise<Dir | 'absent' | 'no directory'> {
   try {
     return await openDir(at(parent, name))
   } catch (error) {
@@ -102,7 +105,10 @@ async function openForRemoval(parent: Dir, name: EntryName): Promise<Dir | 'abse
     if (code !== 'EACCES' || process.platform !== 'linux') throw error
   }
   const pathOnly = 0o10000000
-  const handle = await open(at(parent, name), pathOnly | constants.O_DIRECTORY | constants.O_NOFOLLOW)
+  const handle = await open(
+    at(parent, name),
+    pathOnly | constants.O_DIRECTORY | constants.O_NOFOLLOW,
+  )
   try {
     await chmod(`/proc/self/fd/${handle.fd}`, 0o700)
   } finally {

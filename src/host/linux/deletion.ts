@@ -1,10 +1,19 @@
 /** Gives a directory back: first out of the way into the trash in one step, then deleted where nobody looks. */
 import { randomBytes } from 'node:crypto'
 import { mkdir, readdir, readFile, readlink, rename } from 'node:fs/promises'
+import { basename, dirname } from 'node:path'
 import type { Failure, Emptied, Place } from '../port.ts'
 import { codeOf, failureOf } from './answers.ts'
 import { CrossesMount, OutOfTime, deleteTree, type FileNumber } from './delete-tree.ts'
-import { NotOurs, at, keepOwnerOf, lookAt, openDir, type Dir } from './descriptors.ts'
+import {
+  NotOurs,
+  at,
+  inheritOwner,
+  lookAt,
+  openDir,
+  openStrictly,
+  type Dir,
+} from './descriptors.ts'
 
 /** Set aside, but not the one that was meant: for a person to look at. */
 const foreignSuffix = '.foreign'
@@ -83,34 +92,35 @@ export async function emptyTrash(trashDir: string, budgetMs: number): Promise<Em
 
 /** The trash of the home; beside the directory where it lies on another file system, as no rename crosses one. */
 async function openTrash(place: Place, parent: Dir): Promise<Dir> {
-  await mkdirOnce(place.trashDir)
-  const trash = await openDir(place.trashDir)
-  const [ours, theirs] = await Promise.all([trash.handle.stat(), parent.handle.stat()])
-  if (ours.dev === theirs.dev) return owned(trash, place)
-  await trash.handle.close()
-  const beside = besideName(place)
-  await mkdirOnce(at(parent, beside))
-  return owned(await openDir(at(parent, beside)), place)
-}
-
-async function owned(trash: Dir, place: Place): Promise<Dir> {
-  await keepOwnerOf(trash.handle, place.home)
-  return trash
-}
-
-async function mkdirOnce(path: string | Buffer): Promise<void> {
+  const home = await openDir(dirname(place.trashDir))
   try {
-    await mkdir(path, { mode: 0o700 })
+    const trash = await makeDir(home, basename(place.trashDir))
+    const [ours, theirs] = await Promise.all([trash.handle.stat(), parent.handle.stat()])
+    if (ours.dev === theirs.dev) return trash
+    await trash.handle.close()
+  } finally {
+    await home.handle.close()
+  }
+  return makeDir(parent, besideName(place))
+}
+
+async function makeDir(parent: Dir, name: string): Promise<Dir> {
+  try {
+    await mkdir(at(parent, name), { mode: 0o700 })
   } catch (error) {
     if (codeOf(error) !== 'EEXIST') throw error
   }
+  const dir = await openStrictly(at(parent, name))
+  await inheritOwner(dir.handle, parent)
+  return dir
 }
 
 /** Between look and move the name may have been swapped: then it is put back, or aside if it cannot be. */
 async function verify(parent: Dir, name: string, trash: Dir, unique: string, expect: FileNumber) {
   const moved = await lookAt(trash, unique)
   if (moved !== null && moved.ino === expect.ino && moved.dev === expect.dev) return
-  const back = (await lookAt(parent, name)) === null ? at(parent, name) : at(trash, unique + foreignSuffix)
+  const back =
+    (await lookAt(parent, name)) === null ? at(parent, name) : at(trash, unique + foreignSuffix)
   await rename(at(trash, unique), back)
   throw new NotOurs(`${name} was swapped while it was being deleted`)
 }
@@ -131,9 +141,11 @@ export const mountPoints = (mountinfo: string): string[] =>
   mountinfo
     .split('\n')
     .filter((line) => line !== '')
-    .map((line) => (line.split(' ')[4] ?? '').replace(/\\([0-7]{3})/g, (_, octal: string) =>
-      String.fromCharCode(Number.parseInt(octal, 8)),
-    ))
+    .map((line) =>
+      (line.split(' ')[4] ?? '').replace(/\\([0-7]{3})/g, (_, octal: string) =>
+        String.fromCharCode(Number.parseInt(octal, 8)),
+      ),
+    )
 
 const besideName = (place: Place): string => `.vmledger-trash-${place.ledgerId}`
 

@@ -1,9 +1,7 @@
 /** Names below a directory that cannot be swapped: each is resolved from an open descriptor, no link followed. */
 import { constants, readFileSync, type BigIntStats } from 'node:fs'
-import { lstat, open, stat, type FileHandle } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { lstat, open, type FileHandle } from 'node:fs/promises'
 import type { Identity } from '../../contract/resources.ts'
-import type { Place } from '../port.ts'
 import { bootId } from './identity.ts'
 
 /** A name as the kernel has it: bytes where it is not UTF-8. */
@@ -25,7 +23,9 @@ export async function openDir(path: string | Buffer): Promise<Dir> {
 
 /** The path of an entry. Off Linux it is a plain path: there are no names below a descriptor. */
 export const at = (dir: Dir, name: EntryName): string | Buffer =>
-  typeof name === 'string' ? `${dir.path}/${name}` : Buffer.concat([Buffer.from(`${dir.path}/`), name])
+  typeof name === 'string'
+    ? `${dir.path}/${name}`
+    : Buffer.concat([Buffer.from(`${dir.path}/`), name])
 
 /** Opens the directory that holds the last of `segments`, no link on the way. @throws NotOurs, ENOENT */
 export async function openParent(root: string, segments: readonly string[]): Promise<Dir> {
@@ -41,25 +41,6 @@ export async function openParent(root: string, segments: readonly string[]): Pro
   return dir
 }
 
-/** The directory above the state directory, or within it, that holds this entry, and the entry's name. */
-export async function openHolder(place: Place, name: string): Promise<{ dir: Dir; name: string }> {
-  if (name === '.') {
-    const dir = await openStrictly(dirname(place.stateDir))
-    return { dir, name: place.stateDir.slice(dirname(place.stateDir).length + 1) }
-  }
-  const segments = segmentsOf(name)
-  return { dir: await openParent(place.stateDir, segments), name: segments.at(-1) ?? name }
-}
-
-/** Parts of a relative path. @throws NotOurs for what could lead out of the directory */
-export function segmentsOf(name: string): string[] {
-  const segments = name.split('/')
-  const strange = segments.some((s) => s === '' || s === '.' || s === '..' || Buffer.byteLength(s) > 255)
-  if (strange || name.includes('\0'))
-    throw new NotOurs(`${JSON.stringify(name)} is not a path below the state directory`)
-  return segments
-}
-
 /** null where nothing stands. Never follows a link. */
 export async function lookAt(dir: Dir, name: EntryName): Promise<BigIntStats | null> {
   try {
@@ -70,10 +51,10 @@ export async function lookAt(dir: Dir, name: EntryName): Promise<BigIntStats | n
   }
 }
 
-/** Root that helps in a user's home leaves nothing there that the user could not remove. */
-export async function keepOwnerOf(handle: FileHandle, home: string): Promise<void> {
+/** Who owns a directory owns what root makes in it: nothing is left that a user could not remove. */
+export async function inheritOwner(handle: FileHandle, parent: Dir): Promise<void> {
   if (process.geteuid?.() !== 0) return
-  const { uid, gid } = await stat(home)
+  const { uid, gid } = await parent.handle.stat()
   if ((await handle.stat()).uid !== uid) await handle.chown(uid, gid)
 }
 
@@ -84,10 +65,7 @@ export const fileIdentity = ({ dev, ino }: Pick<BigIntStats, 'dev' | 'ino'>): Id
 })
 
 /** Same inode; device numbers are given anew at each boot, so they count only within one. */
-export function isSameFile(
-  identity: Identity,
-  found: Pick<BigIntStats, 'dev' | 'ino'>,
-): boolean {
+export function isSameFile(identity: Identity, found: Pick<BigIntStats, 'dev' | 'ino'>): boolean {
   if (String(identity['ino']) !== String(found.ino)) return false
   return identity['bootId'] !== bootId() || String(identity['dev']) === String(found.dev)
 }
@@ -99,7 +77,8 @@ export function mountOf(dir: Dir): string | null {
   return /^mnt_id:\s*(\d+)/m.exec(info)?.[1] ?? null
 }
 
-async function openStrictly(path: string | Buffer): Promise<Dir> {
+/** @throws NotOurs where a link or a file stands */
+export async function openStrictly(path: string | Buffer): Promise<Dir> {
   try {
     return await openDir(path)
   } catch (error) {

@@ -1,38 +1,32 @@
 /** The driver of directories: the state directory itself (`.`) and what else a VM wants below it. */
-import { constants } from 'node:fs'
-import { mkdir, open, readdir, rmdir } from 'node:fs/promises'
+import { mkdir, rmdir } from 'node:fs/promises'
 import type { HeldResource } from '../../contract/state.ts'
 import type { Created, Driver, DriverContext, Observed, Place, Released } from '../port.ts'
 import {
   absent,
-  bad,
   badBy,
+  codeOf,
   confirmedBy,
   exists,
-  failure,
   failureOf,
-  codeOf,
   foreign,
   notCreated,
   released,
   settledBy,
-  unknown,
 } from './answers.ts'
 import { deleteDirectory, finishTrashOf } from './deletion.ts'
 import {
   NotOurs,
   at,
   fileIdentity,
+  inheritOwner,
   isSameFile,
-  keepOwnerOf,
   lookAt,
   openDir,
-  openHolder,
   type Dir,
 } from './descriptors.ts'
-
-const marker = '.vmledger'
-const markerBytesMax = 256
+import { observedBy, withHolder } from './holder.ts'
+import { isMarked, writeMarker } from './marker.ts'
 
 export const directoryDriver: Driver = {
   kind: 'directory',
@@ -63,26 +57,6 @@ export const directoryDriver: Driver = {
   },
 }
 
-/** What an error on the way to a name says about what stands there. */
-export function observedBy(error: unknown): Observed {
-  if (codeOf(error) === 'ENOENT') return { outcome: 'absent' }
-  return error instanceof NotOurs ? foreign(error.message) : unknown(failureOf(error))
-}
-
-/** Runs `work` with the directory that holds the entry open, and closes it. */
-export async function withHolder<T>(
-  place: Place,
-  name: string,
-  work: (parent: Dir, last: string) => Promise<T>,
-): Promise<T> {
-  const holder = await openHolder(place, name)
-  try {
-    return await work(holder.dir, holder.name)
-  } finally {
-    await holder.dir.handle.close()
-  }
-}
-
 async function makeIn(place: Place, parent: Dir, name: string): Promise<Created> {
   try {
     await mkdir(at(parent, name), { mode: 0o700 })
@@ -93,7 +67,7 @@ async function makeIn(place: Place, parent: Dir, name: string): Promise<Created>
   try {
     const dir = await openDir(at(parent, name))
     try {
-      await keepOwnerOf(dir.handle, place.home)
+      await inheritOwner(dir.handle, parent)
       await writeMarker(place, dir)
       await dir.handle.sync()
       await parent.handle.sync()
@@ -109,18 +83,6 @@ async function makeIn(place: Place, parent: Dir, name: string): Promise<Created>
   }
 }
 
-async function writeMarker(place: Place, dir: Dir): Promise<void> {
-  const { O_CREAT, O_EXCL, O_WRONLY, O_NOFOLLOW } = constants
-  const file = await open(at(dir, marker), O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW, 0o600)
-  try {
-    await keepOwnerOf(file, place.home)
-    await file.writeFile(`${place.tag}\n`)
-    await file.sync()
-  } finally {
-    await file.close()
-  }
-}
-
 /** Only an empty directory is taken back at once; one with a half-written marker is for the cleaner. */
 async function undo(parent: Dir, name: string, error: unknown): Promise<Created> {
   try {
@@ -131,12 +93,18 @@ async function undo(parent: Dir, name: string, error: unknown): Promise<Created>
   }
 }
 
-async function lookIn(place: Place, parent: Dir, name: string, held: HeldResource): Promise<Observed> {
+async function lookIn(
+  place: Place,
+  parent: Dir,
+  name: string,
+  held: HeldResource,
+): Promise<Observed> {
   const found = await lookAt(parent, name)
   if (found === null) return { outcome: 'absent' }
   if (!found.isDirectory()) return foreign(`${held.name} is no directory`)
   if (held.identity !== null) {
-    if (isSameFile(held.identity, found)) return { outcome: 'present', identity: fileIdentity(found) }
+    if (isSameFile(held.identity, found))
+      return { outcome: 'present', identity: fileIdentity(found) }
     return foreign(`${held.name} is another directory than the one that was made`)
   }
   return (await isMarked(place, parent, name))
@@ -144,44 +112,19 @@ async function lookIn(place: Place, parent: Dir, name: string, held: HeldResourc
     : foreign(`${held.name} does not carry our tag`)
 }
 
-/** Ours by its marker, or because it is empty (or its marker cut off) as after a crash within `create`. */
-async function isMarked(place: Place, parent: Dir, name: string): Promise<boolean> {
-  const dir = await openDir(at(parent, name))
-  try {
-    const names = await readdir(dir.path)
-    if (names.length === 0) return true
-    if (!names.includes(marker)) return false
-    const text = await readMarker(dir)
-    return text === `${place.tag}\n` || (names.length === 1 && `${place.tag}\n`.startsWith(text))
-  } finally {
-    await dir.handle.close()
-  }
-}
-
-async function readMarker(dir: Dir): Promise<string> {
-  // O_NONBLOCK: a fifo under this name must not stop us.
-  const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK
-  const file = await open(at(dir, marker), flags)
-  try {
-    const { buffer, bytesRead } = await file.read(Buffer.alloc(markerBytesMax))
-    return buffer.toString('utf8', 0, bytesRead)
-  } finally {
-    await file.close()
-  }
-}
-
 async function giveBack(context: DriverContext, held: HeldResource): Promise<Released> {
   const { place } = context
-  const finished = await withHolderOrNull(place, held.name, (parent) => finishTrashOf(place, parent))
+  const finished = await withHolderOrNull(place, held.name, (parent) =>
+    finishTrashOf(place, parent),
+  )
   const seen = await directoryDriver.observe(context, held)
-  if (seen.outcome !== 'present') {
-    const settled = settledBy(seen) ?? bad('failed', failure('UNKNOWN', 'not seen'))
-    return settled.outcome === 'absent' && finished ? released : settled
-  }
+  const settled = settledBy(seen)
+  if (settled !== null) return settled.outcome === 'absent' && finished ? released : settled
   await withHolder(place, held.name, async (parent, last) => {
     const found = await lookAt(parent, last)
     if (found === null) return
-    if (!isSameFile(seen.identity, found)) throw new NotOurs(`${held.name} was swapped meanwhile`)
+    if (seen.outcome !== 'present' || !isSameFile(seen.identity, found))
+      throw new NotOurs(`${held.name} was swapped meanwhile`)
     await deleteDirectory(place, parent, last, found)
     await parent.handle.sync()
   })

@@ -18,8 +18,8 @@ import {
   released,
 } from './answers.ts'
 import { run, succeeded } from './command.ts'
-import { at, fileIdentity, isSameFile, keepOwnerOf, lookAt, type Dir } from './descriptors.ts'
-import { observedBy, withHolder } from './directory.ts'
+import { at, fileIdentity, inheritOwner, isSameFile, lookAt, type Dir } from './descriptors.ts'
+import { observedBy, withHolder } from './holder.ts'
 import { describePid, openersOf } from './proc.ts'
 
 const copyMsMax = 600_000
@@ -33,7 +33,9 @@ export const fileDriver = (kind: string): Driver => ({
     if (typeof from !== 'string' || !isAbsolute(from))
       return notCreated(failure('INVALID_SPEC', 'spec.from is not an absolute path'))
     try {
-      return await withHolder(context.place, name, (dir, last) => copyInto(context, dir, last, from))
+      return await withHolder(context.place, name, (dir, last) =>
+        copyInto(context, dir, last, from),
+      )
     } catch (error) {
       return notCreated(failureOf(error))
     }
@@ -58,7 +60,12 @@ export const fileDriver = (kind: string): Driver => ({
 
 const partialOf = (name: string): string => `.${name}.vmledger-partial`
 
-async function copyInto(context: DriverContext, dir: Dir, name: string, from: string): Promise<Created> {
+async function copyInto(
+  context: DriverContext,
+  dir: Dir,
+  name: string,
+  from: string,
+): Promise<Created> {
   if ((await lookAt(dir, name)) !== null) return exists(`${name} exists already`)
   const source = await open(from, constants.O_RDONLY | constants.O_NONBLOCK)
   try {
@@ -79,7 +86,7 @@ async function copyFrom(
 ): Promise<Created> {
   const target = await openPartial(dir, partialOf(name))
   try {
-    await keepOwnerOf(target, context.place.home)
+    await inheritOwner(target, dir)
     const problem = await copy(context, source, target, from, at(dir, partialOf(name)))
     if (problem !== null) return await undo(dir, name, problem)
     await target.sync()
@@ -137,7 +144,10 @@ async function putInPlace(dir: Dir, name: string, target: FileHandle): Promise<C
   const [ours, named] = [await target.stat({ bigint: true }), await lookAt(dir, name)]
   const identity = fileIdentity(ours)
   if (named !== null && isSameFile(identity, named)) return { outcome: 'acquired', identity }
-  return { outcome: 'unverified', error: failure('NOT_OURS', `${name} was swapped while it was made`) }
+  return {
+    outcome: 'unverified',
+    error: failure('NOT_OURS', `${name} was swapped while it was made`),
+  }
 }
 
 async function undo(dir: Dir, name: string, error: ReturnType<typeof failure>): Promise<Created> {
@@ -175,11 +185,15 @@ async function giveBack(dir: Dir, name: string, held: HeldResource): Promise<Rel
     if (found === null) continue
     const users = openersOf(found)
     if (users.length > 0)
-      return bad('busy', failure('BUSY', `${held.name} is open in ${users.map(describePid).join(', ')}`))
+      return bad(
+        'busy',
+        failure('BUSY', `${held.name} is open in ${users.map(describePid).join(', ')}`),
+      )
     await unlink(at(dir, entry))
   }
   await dir.handle.sync()
   const left = await lookIn(dir, name, held)
-  return left.outcome === 'absent' ? released : bad('unverified', failure('STILL_THERE', `${name} stands again`))
+  return left.outcome === 'absent'
+    ? released
+    : bad('unverified', failure('STILL_THERE', `${name} stands again`))
 }
-

@@ -42,7 +42,7 @@ export function linuxHost({ home, drivers = [] }: LinuxHostOptions): Host {
     self: selfIdentity,
     verdict: verdictOn,
     vmmVerdict: (identity, lock, fence) =>
-      verdictOnVmm(identity, linux ? lock : 'none', fence, () => holdersBehind(fence)),
+      verdictOnVmm(identity, linux ? lock : 'none', fence, () => holdersBehind(fence, identity)),
     driver: (kind) => known.get(kind) ?? null,
     hold: async (place) => (linux ? holdHelpers(checked(place)) : noHold),
     fence: async (place) => (linux ? fenceOff(checked(place)) : noFence),

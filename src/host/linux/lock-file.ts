@@ -1,7 +1,15 @@
 /** One lock file: opened safely, locked on our own descriptor, and still the file that its path names. */
-import { closeSync, constants, fchownSync, fstatSync, lstatSync, mkdirSync, openSync, statSync } from 'node:fs'
-import { dirname } from 'node:path'
-import { failureOf } from './answers.ts'
+import {
+  closeSync,
+  constants,
+  fchownSync,
+  fstatSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+} from 'node:fs'
+import { basename, dirname } from 'node:path'
+import { codeOf, failureOf } from './answers.ts'
 import { run } from './command.ts'
 
 export type LockMode = 'shared' | 'exclusive'
@@ -36,30 +44,58 @@ export async function tryLock(path: string, home: string, mode: LockMode): Promi
   return { state: 'unavailable', because: `${path} is replaced again and again` }
 }
 
+/** Through the open directory, no link followed: root may be at work in the home of a user. */
 function openLockFile(path: string, home: string): number {
-  mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
-  const fd = openSync(path, constants.O_CREAT | constants.O_RDWR | constants.O_NOFOLLOW, 0o600)
+  const dir = openLockDirectory(dirname(path), home)
   try {
-    if (!fstatSync(fd).isFile()) throw new Error(`${path} is not a regular file`)
-    keepOwner(fd, home)
-    return fd
-  } catch (error) {
+    const flags = constants.O_CREAT | constants.O_RDWR | constants.O_NOFOLLOW
+    const fd = openSync(`/proc/self/fd/${dir}/${basename(path)}`, flags, 0o600)
+    if (fstatSync(fd).isFile()) {
+      inheritOwner(fd, dir)
+      return fd
+    }
     closeSync(fd)
-    throw error
+    throw new Error(`${path} is not a regular file`)
+  } finally {
+    closeSync(dir)
   }
 }
 
-/** Root that helps in a user's home leaves nothing there that the user could not open. */
-export function keepOwner(fd: number, home: string): void {
+function openLockDirectory(path: string, home: string): number {
+  const flags = constants.O_RDONLY | constants.O_DIRECTORY
+  const above = openSync(home, flags)
+  try {
+    const name = `/proc/self/fd/${above}/${basename(path)}`
+    makeDirectory(name)
+    const dir = openSync(name, flags | constants.O_NOFOLLOW)
+    inheritOwner(dir, above)
+    return dir
+  } finally {
+    closeSync(above)
+  }
+}
+
+function makeDirectory(path: string): void {
+  try {
+    mkdirSync(path, { mode: 0o700 })
+  } catch (error) {
+    if (codeOf(error) !== 'EEXIST') throw error
+  }
+}
+
+/** Who owns a directory owns what root makes in it: nothing is left that a user could not open. */
+function inheritOwner(fd: number, directory: number): void {
   if (process.geteuid?.() !== 0) return
-  const { uid, gid } = statSync(home)
+  const { uid, gid } = fstatSync(directory)
   if (fstatSync(fd).uid !== uid) fchownSync(fd, uid, gid)
 }
 
 /** `taken`, `held`, or why the lock cannot be asked for. */
 async function lockDescriptor(fd: number, mode: LockMode): Promise<string> {
   const flag = mode === 'shared' ? '-s' : '-x'
-  const result = await run('flock', ['-n', flag, '-E', String(conflictExitCode), '3'], { fds: [fd] })
+  const result = await run('flock', ['-n', flag, '-E', String(conflictExitCode), '3'], {
+    fds: [fd],
+  })
   if (result.code === 0) return 'taken'
   if (result.code === conflictExitCode) return 'held'
   return result.missing ? '`flock` is not installed' : `flock: ${result.stderr || 'did not end'}`

@@ -3,6 +3,7 @@ import { closeSync, lstatSync, unlinkSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { LedgerError } from '../../contract/errors.ts'
+import type { ProcessIdentity } from '../../contract/resources.ts'
 import type { Fence, Hold, Place } from '../port.ts'
 import { codeOf } from './answers.ts'
 import { type LockAttempt, tryLock } from './lock-file.ts'
@@ -31,14 +32,22 @@ export async function fenceOff(place: Place): Promise<Fence> {
 }
 
 /** Who is seen to hold the VMM's lock that this fence could not take. */
-export const holdersBehind = (fence: Fence): string[] =>
-  fence instanceof PlaceFence ? fence.holders() : []
+export const holdersBehind = (fence: Fence, vmm: ProcessIdentity | null): string[] =>
+  fence instanceof PlaceFence ? holdersSeen(fence.place, vmm) : []
+
+/** The recorded VMM if it is it, without a look at all the others. */
+export function holdersSeen(place: Place, vmm: ProcessIdentity | null): string[] {
+  const recorded = vmm === null ? [] : lockHolders(place.vmmLock, 'WRITE', [vmm.pid])
+  return (recorded.length > 0 ? recorded : lockHolders(place.vmmLock, 'WRITE')).map(describePid)
+}
 
 /** A BUSY error that says who, as far as it can be seen. */
 export function busy(place: Place, lock: string, what: string): LedgerError {
   const who = [...lockHolders(lock, 'WRITE'), ...lockHolders(lock, 'READ')].map(describePid)
   const by = who.length === 0 ? '' : ` (held by ${who.join(', ')})`
-  return new LedgerError('BUSY', `${place.vmId} ${what}: its lock is taken${by}`, { vmId: place.vmId })
+  return new LedgerError('BUSY', `${place.vmId} ${what}: its lock is taken${by}`, {
+    vmId: place.vmId,
+  })
 }
 
 const noLocks = (place: Place, because: string): LedgerError =>
@@ -68,14 +77,14 @@ function holdOf(fd: number): Hold {
 }
 
 class PlaceFence implements Fence {
-  readonly #place: Place
+  readonly place: Place
   #vmm: LockAttempt = { state: 'held' }
   #helpers: LockAttempt = { state: 'held' }
   #closed = false
   #queue: Promise<void> = Promise.resolve()
 
   constructor(place: Place) {
-    this.#place = place
+    this.place = place
   }
 
   get vmm(): Fence['vmm'] {
@@ -84,10 +93,6 @@ class PlaceFence implements Fence {
 
   get helpers(): Fence['helpers'] {
     return this.#helpers.state
-  }
-
-  holders(): string[] {
-    return lockHolders(this.#place.vmmLock, 'WRITE').map(describePid)
   }
 
   /** One at a time: a second try would meet our own lock and forget its descriptor. */
@@ -102,7 +107,7 @@ class PlaceFence implements Fence {
   }
 
   async #tryHeld(): Promise<void> {
-    const { vmmLock, helperLock, home } = this.#place
+    const { vmmLock, helperLock, home } = this.place
     if (this.#closed) return
     if (this.#vmm.state === 'held') this.#vmm = await tryLock(vmmLock, home, 'exclusive')
     if (this.#helpers.state === 'held') this.#helpers = await tryLock(helperLock, home, 'exclusive')

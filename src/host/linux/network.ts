@@ -68,7 +68,7 @@ function routes(): string[] {
 
 function bytesOf(hex: string, order: 'BE' | 'LE'): number[] {
   const bytes = [...Buffer.from(hex.trim(), 'hex')]
-  return order === 'LE' ? bytes.reverse() : bytes
+  return order === 'LE' ? bytes.toReversed() : bytes
 }
 
 const bitsOf = (byte: number): number => byte.toString(2).replaceAll('0', '').length

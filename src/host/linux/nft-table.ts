@@ -56,13 +56,20 @@ function script({ family, table }: Name, tag: string, rules: string): string {
 }
 
 /** All or nothing, unless `nft` was stopped before it could tell. */
-async function undo(place: Place, name: Name, after: TableAnswer, error: Failure): Promise<Created> {
+async function undo(
+  place: Place,
+  name: Name,
+  after: TableAnswer,
+  error: Failure,
+): Promise<Created> {
   if ('error' in after) return { outcome: 'unverified', error }
   if (after.table === null) return notCreated(error)
   if (!isTagged(after, place)) return exists(`a table ${name.family}/${name.table} exists already`)
   await deleteByHandle(name, after.table.handle)
   const left = await tableOf(name)
-  return 'table' in left && left.table === null ? notCreated(error) : { outcome: 'unverified', error }
+  return 'table' in left && left.table === null
+    ? notCreated(error)
+    : { outcome: 'unverified', error }
 }
 
 async function observe({ place }: DriverContext, held: HeldResource): Promise<Observed> {
@@ -109,7 +116,8 @@ async function tableOf({ family, table }: Name): Promise<TableAnswer> {
 /** Only a comment one tab deep is the table's own: chains and rules are indented further. */
 export function parseTable(text: string): TableAnswer {
   const handle = /^table [^\n]*\{ #[^\n]*\bhandle (\d+)/.exec(text)?.[1]
-  if (handle === undefined) return { error: failure('UNREADABLE', 'nft printed what we cannot read') }
+  if (handle === undefined)
+    return { error: failure('UNREADABLE', 'nft printed what we cannot read') }
   const comment = /^\tcomment "([^"]*)"$/m.exec(text)?.[1] ?? null
   return { table: { handle: Number(handle), comment } }
 }

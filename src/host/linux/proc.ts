@@ -50,16 +50,26 @@ export function signalZero(pid: number): 'exists' | 'absent' | 'denied' {
   }
 }
 
+export type LockKind = 'WRITE' | 'READ'
+
 /** Processes with a descriptor that itself carries an flock of this kind on the file: holders, not waiters. */
-export function lockHolders(path: string, kind: 'WRITE' | 'READ'): number[] {
-  const file = statOf(path)
-  if (file === null) return []
-  const carries = new RegExp(`^lock:.*\\bFLOCK\\s+ADVISORY\\s+${kind}\\b`, 'm')
-  return pids().filter((pid) =>
-    descriptorsOf(pid).some(
-      (fd) => isFile(`/proc/${pid}/fd/${fd}`, file) && carries.test(textOf(`/proc/${pid}/fdinfo/${fd}`)),
-    ),
-  )
+export const lockHolders = (path: string, kind: LockKind, among = pids()): number[] =>
+  holdersWhere(path, among, (info) => carriesLock(info, kind))
+
+/**
+ * Those of them that inherited the lock through an exec. Who took it itself (a cleaner, or a supervisor that is
+ * about to start a VMM) has it close-on-exec, as Node opens every file.
+ */
+export const lockHeirs = (path: string): number[] =>
+  holdersWhere(path, pids(), (info) => carriesLock(info, 'WRITE') && !isCloseOnExec(info))
+
+export const carriesLock = (fdinfo: string, kind: LockKind): boolean =>
+  new RegExp(`^lock:.*\\bFLOCK\\s+ADVISORY\\s+${kind}\\b`, 'm').test(fdinfo)
+
+/** True also where it cannot be read: then nothing is known to be inherited. */
+export function isCloseOnExec(fdinfo: string): boolean {
+  const flags = /^flags:\s*([0-7]+)/m.exec(fdinfo)?.[1]
+  return flags === undefined || (Number.parseInt(flags, 8) & closeOnExec) !== 0
 }
 
 /** Processes that have the file open. */
@@ -70,7 +80,11 @@ export const openersOf = (file: FileId): number[] =>
 export function tapHolders(name: string): number[] {
   const line = `iff:\t${name}`
   return pids().filter((pid) =>
-    descriptorsOf(pid).some((fd) => textOf(`/proc/${pid}/fdinfo/${fd}`).split('\n').includes(line)),
+    descriptorsOf(pid).some(
+      (fd) =>
+        isPath(`/proc/${pid}/fd/${fd}`) &&
+        textOf(`/proc/${pid}/fdinfo/${fd}`).split('\n').includes(line),
+    ),
   )
 }
 
@@ -78,6 +92,18 @@ export function tapHolders(name: string): number[] {
 export function describePid(pid: number): string {
   const name = textOf(`/proc/${pid}/comm`).trim()
   return name === '' ? `pid ${pid}` : `pid ${pid} (${name})`
+}
+
+const closeOnExec = 0o2000000
+
+function holdersWhere(path: string, among: readonly number[], is: (fdinfo: string) => boolean) {
+  const file = statOf(path)
+  if (file === null) return []
+  return among.filter((pid) =>
+    descriptorsOf(pid).some(
+      (fd) => isFile(`/proc/${pid}/fd/${fd}`, file) && is(textOf(`/proc/${pid}/fdinfo/${fd}`)),
+    ),
+  )
 }
 
 export type FileId = { readonly dev: bigint; readonly ino: bigint }
@@ -90,14 +116,18 @@ const pids = (): number[] =>
 const descriptorsOf = (pid: number): string[] => namesIn(`/proc/${pid}/fd`)
 
 function isFile(link: string, file: FileId): boolean {
+  if (!isPath(link)) return false
+  const found = statOf(link)
+  return found !== null && found.dev === file.dev && found.ino === file.ino
+}
+
+/** Sockets and pipes have no path; to look closer at each would triple the scan. */
+function isPath(link: string): boolean {
   try {
-    // Sockets and pipes have no path; asking a stat of each would triple the scan.
-    if (!readlinkSync(link).startsWith('/')) return false
+    return readlinkSync(link).startsWith('/')
   } catch {
     return false
   }
-  const found = statOf(link)
-  return found !== null && found.dev === file.dev && found.ino === file.ino
 }
 
 function statOf(path: string): FileId | null {

@@ -6,8 +6,8 @@ import type { Driver, DriverContext, Observed, Released, Verdict } from '../port
 import { absent, bad, codeOf, failure, released, unknown } from './answers.ts'
 import { identityOf } from './identity.ts'
 import { verdictOn, verdictOnVmm } from './liveness.ts'
-import { fenceOff } from './locks.ts'
-import { describePid, hasEnded, lockHolders, readStat, signalZero } from './proc.ts'
+import { fenceOff, holdersSeen } from './locks.ts'
+import { describePid, hasEnded, lockHeirs, readStat, signalZero } from './proc.ts'
 
 const termMsDefault = 10_000
 const termMsMax = 120_000
@@ -25,8 +25,7 @@ export const processDriver = (locked: boolean): Driver => ({
   }),
   observe: (context, held) =>
     withFence(locked, context, async (fenced) => observe(locked, fenced, held)),
-  release: (context, held) =>
-    withFence(locked, context, (fenced) => release(locked, fenced, held)),
+  release: (context, held) => withFence(locked, context, (fenced) => release(locked, fenced, held)),
 })
 
 /** A supervisor that ends its own VMM comes without a fence: it gets one for as long as this takes. */
@@ -52,20 +51,27 @@ export function recordedProcess(held: HeldResource): ProcessIdentity | null {
 
 function observe(locked: boolean, context: DriverContext, held: HeldResource): Observed {
   const seen = verdictNow(locked, context, held)
-  const identity = recordedProcess(held) ?? holdersOf(context).map(identityOf)[0]
+  const identity = recordedProcess(held) ?? heirsOf(context).map(identityOf)[0]
   if (seen.verdict === 'dead') return { outcome: 'absent' }
   if (seen.verdict === 'alive' && identity !== undefined) return { outcome: 'present', identity }
   return unknown(failure('UNKNOWN', seen.evidence.join('; ')))
 }
 
-async function release(locked: boolean, context: DriverContext, held: HeldResource): Promise<Released> {
+async function release(
+  locked: boolean,
+  context: DriverContext,
+  held: HeldResource,
+): Promise<Released> {
   await context.fence?.refresh()
   const before = verdictNow(locked, context, held)
   if (before.verdict === 'dead') return absent
-  if (before.verdict === 'unknown') return bad('unverified', failure('UNKNOWN', before.evidence.join('; ')))
+  if (before.verdict === 'unknown')
+    return bad('unverified', failure('UNKNOWN', before.evidence.join('; ')))
   for (const [signal, waitMs] of plan(held)) {
     const targets = targetsOf(context, held)
     if (targets.length === 0) break
+    // A `flock` that only asks has the lock for a moment too, and is gone at the second look of `send`.
+    await sleep(pollMs)
     for (const target of targets) {
       const refused = send(target, signal)
       if (refused !== null) return refused
@@ -79,11 +85,17 @@ async function release(locked: boolean, context: DriverContext, held: HeldResour
   return outcomeOf(verdictNow(locked, context, held), targetsOf(context, held))
 }
 
+type Round = [signal: NodeJS.Signals, waitMs: number]
+
 /** TERM with patience, then KILL, again for whoever turns out to hold the lock as well. */
-function plan({ spec }: HeldResource): [NodeJS.Signals, number][] {
+function plan({ spec }: HeldResource): Round[] {
   const given = spec['termMs']
-  const termMs = typeof given === 'number' && given >= 0 ? Math.min(given, termMsMax) : termMsDefault
-  return [['SIGTERM', termMs], ...Array<[NodeJS.Signals, number]>(killRoundsMax).fill(['SIGKILL', killMs])]
+  const termMs =
+    typeof given === 'number' && given >= 0 ? Math.min(given, termMsMax) : termMsDefault
+  return [
+    ['SIGTERM', termMs],
+    ...Array.from({ length: killRoundsMax }, (): Round => ['SIGKILL', killMs]),
+  ]
 }
 
 function outcomeOf(after: Verdict, left: readonly Target[]): Released {
@@ -92,7 +104,10 @@ function outcomeOf(after: Verdict, left: readonly Target[]): Released {
   if (after.verdict === 'unknown') return bad('unverified', failure('UNKNOWN', evidence))
   return left.length === 0
     ? bad('unverified', failure('UNSEEN', `${evidence}, but nobody can be proven to be it`))
-    : bad('failed', failure('SURVIVED', `${left.map((t) => describePid(t.pid)).join(', ')} did not end`))
+    : bad(
+        'failed',
+        failure('SURVIVED', `${left.map((t) => describePid(t.pid)).join(', ')} did not end`),
+      )
 }
 
 type Target = { readonly pid: number; readonly startTime: number; readonly isStill: () => boolean }
@@ -101,9 +116,9 @@ type Target = { readonly pid: number; readonly startTime: number; readonly isSti
 function targetsOf(context: DriverContext, held: HeldResource): Target[] {
   const recorded = recordedProcess(held)
   const byPid = recorded === null ? [] : [targetOf(recorded.pid, () => isAlive(recorded))]
-  const byLock = holdersOf(context)
+  const byLock = heirsOf(context)
     .filter((pid) => pid !== recorded?.pid)
-    .map((pid) => targetOf(pid, () => holdersOf(context).includes(pid)))
+    .map((pid) => targetOf(pid, () => heirsOf(context).includes(pid)))
   return [...byPid, ...byLock].filter((target) => target !== null)
 }
 
@@ -114,14 +129,9 @@ function targetOf(pid: number, isIt: () => boolean): Target | null {
   return { pid, startTime, isStill: () => isIt() && isRunning({ pid, startTime }) }
 }
 
-/**
- * Holders of the VMM's lock, which `spawn` gives to nobody else. A supervisor in the middle of a spawn has it
- * for a moment: it also has the helper lock, which a VMM never gets.
- */
-function holdersOf({ place }: DriverContext): number[] {
-  const creators = new Set(lockHolders(place.helperLock, 'READ'))
-  return lockHolders(place.vmmLock, 'WRITE').filter((pid) => !creators.has(pid) && pid !== process.pid)
-}
+/** Who inherited the VMM's lock: the VMM and its children, for `spawn` gives it to nobody else. */
+const heirsOf = ({ place }: DriverContext): number[] =>
+  lockHeirs(place.vmmLock).filter((pid) => pid !== process.pid)
 
 const isAlive = (identity: ProcessIdentity): boolean => verdictOn(identity).verdict === 'alive'
 
@@ -149,6 +159,7 @@ async function waitFor(targets: readonly Target[], waitMs: number): Promise<void
 
 function verdictNow(locked: boolean, { fence, place }: DriverContext, held: HeldResource): Verdict {
   const lock = locked && held.spec['lock'] !== 'none' ? 'vmm' : 'none'
-  const holders = () => lockHolders(place.vmmLock, 'WRITE').map(describePid)
-  return verdictOnVmm(recordedProcess(held), lock, fence ?? { vmm: 'unavailable' }, holders)
+  const recorded = recordedProcess(held)
+  const witness = fence ?? { vmm: 'unavailable' }
+  return verdictOnVmm(recorded, lock, witness, () => holdersSeen(place, recorded))
 }

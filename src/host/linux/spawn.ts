@@ -1,26 +1,39 @@
 /** Starts a VMM that inherits its own lock, already taken: no instant exists in which it runs without. */
 import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process'
 import { closeSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { LedgerError } from '../../contract/errors.ts'
 import type { ProcessIdentity } from '../../contract/resources.ts'
 import type { Place, SpawnRequest } from '../port.ts'
 import { codeOf } from './answers.ts'
 import { identityOf } from './identity.ts'
-import { tryLock } from './lock-file.ts'
+import { type LockAttempt, tryLock } from './lock-file.ts'
 import { busy } from './locks.ts'
+
+const glanceTriesMax = 10
+const glanceMs = 30
 
 export type Spawned = { readonly child: ChildProcess; readonly identity: ProcessIdentity }
 
 /** @throws LedgerError BUSY when a VMM or a cleaner has the lock, ACQUIRE_FAILED when it cannot start */
 export async function spawnVmm(place: Place, request: SpawnRequest): Promise<Spawned> {
   // Also with `lock: 'none'`: the VMM may drop it, but no start slips under a cleaner's fence.
-  const lock = await tryLock(place.vmmLock, place.home, 'exclusive')
+  const lock = await lockSoon(place)
   if (lock.state === 'held') throw busy(place, place.vmmLock, 'runs or is being cleaned')
   if (lock.state === 'unavailable') throw notStarted(place, request, `no lock: ${lock.because}`)
   try {
     return await spawnWith(place, request, [lock.fd])
   } finally {
     closeSync(lock.fd)
+  }
+}
+
+/** Somebody who only looks has the lock for milliseconds: that is no reason to refuse a start. */
+async function lockSoon(place: Place): Promise<LockAttempt> {
+  for (let tries = 0; ; tries++) {
+    const lock = await tryLock(place.vmmLock, place.home, 'exclusive')
+    if (lock.state !== 'held' || tries === glanceTriesMax) return lock
+    await sleep(glanceMs)
   }
 }
 
@@ -63,6 +76,11 @@ function whyNot(error: unknown): string {
   return code === 'ENOENT' ? 'it, or its working directory, does not exist' : code
 }
 
-function notStarted({ vmId }: Place, { command }: SpawnRequest, why: string, cause?: unknown): LedgerError {
+function notStarted(
+  { vmId }: Place,
+  { command }: SpawnRequest,
+  why: string,
+  cause?: unknown,
+): LedgerError {
   return new LedgerError('ACQUIRE_FAILED', `cannot start ${command}: ${why}`, { vmId, cause })
 }

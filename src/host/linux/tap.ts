@@ -33,11 +33,15 @@ const reserved = /^(?:all|default|if\d+)$/
 
 type Link = { readonly ifindex: number; readonly ifalias: string | null }
 
-async function create(context: DriverContext, { name, spec }: { name: string; spec: HeldResource['spec'] }): Promise<Created> {
+async function create(
+  context: DriverContext,
+  { name, spec }: { name: string; spec: HeldResource['spec'] },
+): Promise<Created> {
   const address = addressOf(spec['address'])
   if (!namePattern.test(name) || reserved.test(name))
     return notCreated(failure('INVALID_SPEC', `${name} is not a device name of 1 to 15 bytes`))
-  if (address === null) return notCreated(failure('INVALID_SPEC', 'spec.address is not an IP address'))
+  if (address === null)
+    return notCreated(failure('INVALID_SPEC', 'spec.address is not an IP address'))
   const before = await linkOf(name)
   if ('error' in before) return notCreated(before.error)
   if (before.link !== null) return exists(`a device ${name} exists already`)
@@ -60,7 +64,12 @@ function batch(name: string, tag: string, address: string): string {
 }
 
 /** A half-made device that carries our tag is taken back; one without it may be somebody else's. */
-async function undo(place: Place, name: string, after: LinkAnswer, error: ReturnType<typeof failure>): Promise<Created> {
+async function undo(
+  place: Place,
+  name: string,
+  after: LinkAnswer,
+  error: ReturnType<typeof failure>,
+): Promise<Created> {
   if ('error' in after) return { outcome: 'unverified', error }
   if (after.link === null) return notCreated(error)
   if (!isTagged(after, place))
@@ -91,7 +100,10 @@ async function release(context: DriverContext, held: HeldResource): Promise<Rele
   // The kernel deletes a TAP under a running VMM without a word.
   const users = tapHolders(held.name)
   if (users.length > 0)
-    return bad('busy', failure('BUSY', `${held.name} is open in ${users.map(describePid).join(', ')}`))
+    return bad(
+      'busy',
+      failure('BUSY', `${held.name} is open in ${users.map(describePid).join(', ')}`),
+    )
   const result = await run('ip', ['link', 'del', 'dev', held.name])
   const after = confirmedBy(await observe(context, held))
   if (after.outcome === 'released' || succeeded(result)) return after
@@ -114,7 +126,12 @@ export function parseLink(json: string, name: string): LinkAnswer {
   try {
     const rows: unknown = JSON.parse(json)
     const row: unknown = Array.isArray(rows) ? rows.find((r: unknown) => named(r, name)) : undefined
-    if (row !== null && typeof row === 'object' && 'ifindex' in row && typeof row.ifindex === 'number') {
+    if (
+      row !== null &&
+      typeof row === 'object' &&
+      'ifindex' in row &&
+      typeof row.ifindex === 'number'
+    ) {
       const ifalias = 'ifalias' in row && typeof row.ifalias === 'string' ? row.ifalias : null
       return { link: { ifindex: row.ifindex, ifalias } }
     }
@@ -138,5 +155,7 @@ function addressOf(given: unknown): string | null {
   const version = isIP(ip)
   if (version === 0 || ip.includes('%') || rest.length > 0) return null
   const bits = length ?? (version === 4 ? '24' : '64')
-  return /^\d{1,3}$/.test(bits) && Number(bits) <= (version === 4 ? 32 : 128) ? `${ip}/${bits}` : null
+  return /^\d{1,3}$/.test(bits) && Number(bits) <= (version === 4 ? 32 : 128)
+    ? `${ip}/${bits}`
+    : null
 }
