@@ -1,0 +1,69 @@
+/** `vmledger history VM`: its events in order, also after it was removed. */
+import type { Command } from 'commander'
+import type { RecordedEvent } from '../contract/events.ts'
+import type { Ledger } from '../ledger.ts'
+import { exitCodes } from './errors.ts'
+import { withLedger } from './open.ts'
+import type { SharedOptions } from './options.ts'
+import { paint, print, printJson, whenNobodyReads } from './output.ts'
+import { printTable } from './table.ts'
+import { dayOf, timeOfDay } from './times.ts'
+import { inWords } from './words.ts'
+
+type HistoryOptions = SharedOptions & { readonly follow?: boolean }
+
+export function addHistory(program: Command): void {
+  program
+    .command('history')
+    .argument('<vm>', 'its id')
+    .description('print the events of one VM in order, also after it was removed')
+    .option('--follow', 'wait for more, until Ctrl-C')
+    .action((vm: string, _own: unknown, command: Command) => history(vm, command.optsWithGlobals()))
+}
+
+async function history(vm: string, options: HistoryOptions): Promise<void> {
+  await withLedger(options, 'read', (ledger) => printEvents(ledger, vm, options))
+}
+
+async function printEvents(ledger: Ledger, vmId: string, options: HistoryOptions): Promise<void> {
+  const stop = new AbortController()
+  const { follow = false, json = false } = options
+  if (follow)
+    process.once('SIGINT', () => {
+      process.exitCode = exitCodes.interrupted
+      stop.abort()
+    })
+  whenNobodyReads(() => stop.abort())
+  let day = ''
+  for await (const event of ledger.events({ vmId, follow, signal: stop.signal })) {
+    if (stop.signal.aborted) return
+    if (json) printJson(lineOf(event))
+    else day = printEvent(event, day)
+  }
+}
+
+const lineOf = (event: RecordedEvent) => ({
+  position: event.position,
+  version: event.version,
+  type: event.type,
+  data: event.data,
+  metadata: event.metadata,
+  occurred_at: event.occurredAt,
+  recorded_at: event.recordedAt,
+  hash: event.hash,
+})
+
+/** The day stands above the first event of each. */
+function printEvent(event: RecordedEvent, day: string): string {
+  const { version, recordedAt, type, metadata } = event
+  if (dayOf(recordedAt) !== day) print(paint('dim', `${dayOf(recordedAt)} (UTC)`))
+  const who = `${metadata.actor} ${metadata.pid}`
+  const columns = [
+    String(version).padStart(4),
+    timeOfDay(recordedAt),
+    type.padEnd(22),
+    who.padEnd(16),
+  ]
+  printTable([[...columns, inWords(event)]], { last: 'wrap' })
+  return dayOf(recordedAt)
+}
