@@ -175,7 +175,7 @@ export class Ledger {
         owner: this.host.self(),
         lease: options.lease ?? 'process',
         diskBytes: options.diskBytes ?? null,
-        config: redactConfig(options.config ?? null, this.#configSchema, secrets),
+        config: redactConfig(asJson(options.config), this.#configSchema, secrets),
       },
     } as const
     await this.#recorder.record(id, [creating])
@@ -338,6 +338,15 @@ function makeFolders(home: string): void {
   for (const folder of homeFolders) {
     const path = join(home, folder)
     if (mkdirSync(path, { recursive: true, mode: 0o700 }) !== undefined) giveTo(path, owner)
+  }
+}
+
+/** @throws LedgerError INVALID_EVENT for what JSON cannot say: cycles, BigInt */
+function asJson(config: unknown): unknown {
+  try {
+    return JSON.parse(JSON.stringify(config ?? null))
+  } catch (cause) {
+    throw new LedgerError('INVALID_EVENT', `config is not JSON: ${String(cause)}`, { cause })
   }
 }
 

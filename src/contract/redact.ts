@@ -3,15 +3,18 @@ import { z } from 'zod'
 
 export const redacted = '[redacted]'
 
-const secretName = /secret|token|passw|key|auth|cookie|credential/i
 const secretSubtree = /^(?:env|environ|environment|headers)$/i
-const urlUserInfo = /([a-z][a-z0-9+.-]*:\/\/)[^/?#\s@]+@/gi
-const assignment =
-  /((?:[\w.-]*(?:secret|token|passw|key|auth|cookie|credential)[\w.-]*)["']?\s*(?:[=:]\s*|\s+is\s+)["']?(?:(?:bearer|basic)\s+)?)([^\s"'&;,]+)/gi
-const bearer = /\b(bearer|basic)\s+[^\s"',;]+/gi
-const flag = /^--?[\w-]*(?:secret|token|passw|key|auth|cookie|credential)[\w-]*$/i
-const assignedFlag =
-  /^(--?[\w-]*(?:secret|token|passw|key|auth|cookie|credential)[\w-]*=|[\w]*(?:secret|token|passw|key|auth|cookie|credential)[\w]*=)/i
+const word = 'secret|token|passw|key|auth|cookie|credential'
+const secretName = new RegExp(word, 'i')
+// Every repetition is bounded: a payload is 64 KiB of somebody's text, and a regex must stay linear in it.
+const urlUserInfo = /([a-z][a-z0-9+.-]{0,20}:\/\/)[^/?#\s@]{1,1024}@/gi
+const assignment = new RegExp(
+  `((?:${word})[\\w.-]{0,64}["']?\\s{0,8}(?:[=:]\\s{0,8}|\\sis\\s{1,8})["']?(?:(?:bearer|basic)\\s{1,8})?)([^\\s"'&;,]+)`,
+  'gi',
+)
+const bearer = /\b(bearer|basic)\s{1,8}[^\s"',;]+/gi
+const flag = new RegExp(`^--?[\\w-]{0,64}(?:${word})[\\w-]{0,64}$`, 'i')
+const assignedFlag = new RegExp(`^-{0,2}[\\w-]{0,64}(?:${word})[\\w-]{0,64}=`, 'i')
 
 const fields = new WeakSet<z.ZodType>()
 

@@ -58,7 +58,7 @@ const changed = (column: string, value: unknown): unknown => {
   if (typeof value === 'number') return value + 1_000
   if (Buffer.isBuffer(value)) return Buffer.from(value.map((byte, i) => (i === 0 ? byte ^ 1 : byte)))
   if (column === 'data' || column === 'metadata') return String(value).replace(/}$/, ',"x":1}').replace('{,', '{')
-  if (column === 'event_id') return `${String(value).slice(0, 25)}${String(value).endsWith('0') ? '1' : '0'}`
+  if (column === 'event_id') return `0${String(value).slice(2)}Z`
   return `${String(value)}x`
 }
 
