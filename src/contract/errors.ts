@@ -68,7 +68,9 @@ export class IllegalTransitionError extends LedgerError {
   readonly eventType: string
 
   constructor(vmId: string, phase: string, eventType: string, because: string) {
-    super('ILLEGAL_TRANSITION', `${vmId} is ${phase}: ${eventType} is refused (${because})`, { vmId })
+    super('ILLEGAL_TRANSITION', `${vmId} is ${phase}: ${eventType} is refused (${because})`, {
+      vmId,
+    })
     this.phase = phase
     this.eventType = eventType
   }

@@ -9,6 +9,7 @@ import {
   kindPattern,
   namePattern,
   processIdentitySchema,
+  resourceKey,
 } from './resources.ts'
 import { vmIdPattern } from './ids.ts'
 
@@ -20,7 +21,8 @@ const error = z.strictObject({ code: z.string().max(64), message: text })
 const generation = z.int().positive()
 const nothing = z.strictObject({})
 const failure = z.strictObject({ error })
-const json = z.json()
+/** Taken as it is: z.json() would copy it, and lose a key `__proto__` on the way. */
+const json = z.unknown().refine(isJson, 'is not JSON')
 
 const define = <S extends z.ZodType>(stream: 'vm' | 'host' | 'image', doc: string, data: S) => ({
   stream,
@@ -77,14 +79,20 @@ export const catalogue = {
   'resource.intended': define(
     'vm',
     'A host resource is about to be made. Durable before the host is touched.',
-    z.strictObject({
-      key: keySchema,
-      kind: z.string().regex(kindPattern),
-      name: z.string().regex(namePattern),
-      step: z.string().max(240),
-      uses: z.array(keySchema).max(256),
-      spec: z.record(z.string(), json),
-    }),
+    z
+      .strictObject({
+        key: keySchema,
+        // Its release would take the row of the allocated one out of subnet_allocations.
+        kind: z
+          .string()
+          .regex(kindPattern)
+          .refine(isNotSubnet, 'subnets are allocated, not intended'),
+        name: z.string().regex(namePattern),
+        step: z.string().max(240),
+        uses: z.array(keySchema).max(256),
+        spec: z.record(z.string(), json),
+      })
+      .refine(({ key, kind, name }) => key === resourceKey(kind, name), 'key is not kind:name'),
   ),
   'resource.acquired': define(
     'vm',
@@ -104,13 +112,18 @@ export const catalogue = {
   'subnet.allocated': define(
     'vm',
     'A subnet is promised to the VM: intent and acquisition in one.',
-    z.strictObject({
-      key: keySchema,
-      octet: z.int().min(0).max(255),
-      subnet: z.cidrv4(),
-      gatewayIp: z.ipv4(),
-      guestIp: z.ipv4(),
-    }),
+    z
+      .strictObject({
+        key: keySchema,
+        octet: z.int().min(0).max(255),
+        subnet: z.cidrv4(),
+        gatewayIp: z.ipv4(),
+        guestIp: z.ipv4(),
+      })
+      .refine(
+        ({ key, subnet }) => key === resourceKey('subnet', subnet),
+        'key is not subnet:<subnet>',
+      ),
   ),
   'cleanup.started': define(
     'vm',
@@ -234,8 +247,13 @@ export const catalogue = {
 
 export type EventType = keyof typeof catalogue
 export type EventData<T extends EventType> = z.infer<(typeof catalogue)[T]['data']>
-type TypesOf<S> = { [T in EventType]: (typeof catalogue)[T]['stream'] extends S ? T : never }[EventType]
-export type VmEventType = Extract<EventType, `vm.${string}` | `resource.${string}` | `subnet.${string}` | `cleanup.${string}`>
+type TypesOf<S> = {
+  [T in EventType]: (typeof catalogue)[T]['stream'] extends S ? T : never
+}[EventType]
+export type VmEventType = Extract<
+  EventType,
+  `vm.${string}` | `resource.${string}` | `subnet.${string}` | `cleanup.${string}`
+>
 export type HostEventType = TypesOf<'host'>
 
 /** An event as the machine sees it: what, and when it was recorded. */
@@ -279,7 +297,8 @@ export type RecordedEvent<T extends EventType = EventType> = {
 
 /** Checks a payload against the catalogue. @throws LedgerError INVALID_EVENT */
 export function parseEventData(type: string, data: unknown): unknown {
-  if (!isEventType(type)) throw new LedgerError('INVALID_EVENT', `unknown event type ${JSON.stringify(type)}`)
+  if (!isEventType(type))
+    throw new LedgerError('INVALID_EVENT', `unknown event type ${JSON.stringify(type)}`)
   const parsed = catalogue[type].data.safeParse(data)
   if (parsed.success) return parsed.data
   throw new LedgerError('INVALID_EVENT', `${type}: ${problemsOf(parsed.error)}`)
@@ -291,3 +310,18 @@ export const problemsOf = (refused: z.ZodError): string =>
     .slice(0, 3)
     .map((issue) => `${issue.path.join('.') || 'payload'}: ${issue.message}`)
     .join('; ')
+
+function isJson(value: unknown): boolean {
+  if (typeof value === 'number') return Number.isFinite(value)
+  if (value === null || typeof value !== 'object')
+    return value === null || ['string', 'boolean'].includes(typeof value)
+  if (Array.isArray(value)) return value.every(isJson)
+  return (
+    [Object.prototype, null].includes(Object.getPrototypeOf(value)) &&
+    Object.values(value).every(isJson)
+  )
+}
+
+function isNotSubnet(kind: string): boolean {
+  return kind !== 'subnet'
+}

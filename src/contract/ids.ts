@@ -13,7 +13,7 @@ export function vmId(text: string): VmId {
   if (typeof text === 'string' && vmIdPattern.test(text)) return text as VmId
   throw new LedgerError(
     'INVALID_ID',
-    `${JSON.stringify(String(text).slice(0, 80))} is not a VM id: use 1 to 63 of a-z, 0-9 and "-", not starting with "-"`,
+    `${JSON.stringify(`${text}`.slice(0, 80))} is not a VM id: use 1 to 63 of a-z, 0-9 and "-", not starting with "-"`,
   )
 }
 
