@@ -20,7 +20,6 @@ import { beforeEach, expect, test } from 'vitest'
 import type { Identity } from '../../src/contract/resources.ts'
 import { fileDriver } from '../../src/host/linux/file.ts'
 import { linuxHost } from '../../src/host/linux/host.ts'
-import { lockHolders } from '../../src/host/linux/proc.ts'
 import type { DriverContext, Place } from '../../src/host/port.ts'
 import { commandDirectory, withCommand } from '../support/commands.ts'
 import { contextOf, heldOf, testPlace } from '../support/place.ts'
@@ -183,7 +182,8 @@ test('without a state directory it is absent', async () => {
 })
 
 test('a copier outlives its killed creator; its leftover is ours once it has ended', async () => {
-  const slow = commandDirectory('cp', 'sleep 1; exec cp "$@"')
+  const begun = join(place.home, 'begun')
+  const slow = commandDirectory('cp', `: >"${begun}"; sleep 1; exec cp "$@"`)
   const creator = startAct(
     {
       home: place.home,
@@ -195,7 +195,7 @@ test('a copier outlives its killed creator; its leftover is ours once it has end
     },
     { PATH: `${slow}:${process.env['PATH']}` },
   )
-  await until(() => lockHolders(place.helperLock, 'READ').length >= 2)
+  await until(() => existsSync(begun))
   const ended = new Promise((resolve) => creator.once('exit', resolve))
   creator.kill('SIGKILL')
   await ended

@@ -25,7 +25,7 @@ test('nobody, another start time and a zombie are dead', async () => {
   expect(verdictOn({ ...self, pid: 4_194_000 }).verdict).toBe('dead')
   expect(verdictOn({ ...self, startTime: (self.startTime ?? 0) + 1 }).verdict).toBe('dead')
   // `sh` becomes `sleep`, which never reaps the child that it finds itself with.
-  const parent = spawn('sh', ['-c', 'sh -c "exit 0" & echo $!; exec sleep 60'], {
+  const parent = spawn('sh', ['-c', 'sleep 0.2 & echo $!; exec sleep 60'], {
     stdio: ['ignore', 'pipe', 'ignore'],
   })
   const pid = await new Promise<number>((resolve) =>

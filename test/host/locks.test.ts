@@ -1,6 +1,14 @@
 // Locks: what a creator holds, a cleaner cannot take; what a VMM inherits, it keeps until it dies.
-import { spawn, type ChildProcess } from 'node:child_process'
-import { existsSync, mkdirSync, readdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  rmdirSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { LedgerError } from '../../src/contract/errors.ts'
@@ -9,7 +17,7 @@ import { lockHolders } from '../../src/host/linux/proc.ts'
 import type { Place, SpawnRequest } from '../../src/host/port.ts'
 import { commandDirectory } from '../support/commands.ts'
 import { contextOf, testPlace } from '../support/place.ts'
-import { firstLine, startAct, until } from '../support/run-act.ts'
+import { actThrough, asNobody, firstLine, startAct, until } from '../support/run-act.ts'
 
 const setUp = () => {
   const place = testPlace()
@@ -205,13 +213,16 @@ test('whoever waits at a lock file that was forgotten locks the new one', async 
 
 test('a helper command outlives its killed creator, and the fence knows until it ends', async () => {
   const place = testPlace()
-  const slow = commandDirectory('ip', 'case "$1" in -batch) sleep 2;; esac\nexec ip "$@"')
+  const begun = join(place.home, 'begun')
+  const slow = commandDirectory(
+    'ip',
+    `case "$1" in -batch) : >"${begun}"; sleep 2;; esac\nexec ip "$@"`,
+  )
   const creator = startAct(
     { home: place.home, vmId: place.vmId, act: 'create', kind: 'tap', name: 'fc-late' },
     { PATH: `${slow}:${process.env['PATH']}` },
   )
-  // Held by creator and helper alike.
-  await until(() => lockHolders(place.helperLock, 'READ').length >= 2)
+  await until(() => existsSync(begun))
   await killed(creator)
   expect(await fenceStates(place)).toEqual({ vmm: 'taken', helpers: 'held' })
   const tap = linuxHost({ home: place.home }).driver('tap')
@@ -257,4 +268,36 @@ test('a descriptor that is merely open holds nothing', async () => {
   expect(lockHolders(place.vmmLock, 'WRITE')).toEqual([])
   expect(await fenceStates(place)).toEqual({ vmm: 'taken', helpers: 'taken' })
   await killed(idler)
+})
+
+test('root that looks after the home of a user locks nobody out', async () => {
+  const place = testPlace()
+  execFileSync('chown', ['-R', '65534:65534', place.home])
+  rmdirSync(join(place.home, 'locks'))
+  expect(await fenceStates(place)).toEqual({ vmm: 'taken', helpers: 'taken' })
+  for (const path of [join(place.home, 'locks'), place.vmmLock, place.helperLock])
+    expect(statSync(path).uid).toBe(65534)
+  const request = { home: place.home, vmId: place.vmId, act: 'fence' } as const
+  expect(actThrough(asNobody, request)).toEqual({ vmm: 'taken', helpers: 'taken' })
+})
+
+test('a link in place of the directory of locks makes nothing elsewhere', async () => {
+  const place = testPlace()
+  const outside = join(place.home, 'outside')
+  mkdirSync(outside)
+  rmdirSync(join(place.home, 'locks'))
+  symlinkSync(outside, join(place.home, 'locks'))
+  expect(await fenceStates(place)).toEqual({ vmm: 'unavailable', helpers: 'unavailable' })
+  expect(readdirSync(outside)).toEqual([])
+})
+
+test('of many that start at once exactly one runs', async () => {
+  const { place, host } = setUp()
+  const starts = Array.from({ length: 5 }, () => host.spawn(contextOf(place), sleeper()))
+  const done = await Promise.allSettled(starts)
+  const running = done.filter((d) => d.status === 'fulfilled')
+  const refused = done.filter((d) => d.status === 'rejected')
+  expect(running).toHaveLength(1)
+  expect(refused.map((d) => (d.reason as LedgerError).code)).toEqual(Array(4).fill('BUSY'))
+  await killed(running[0]!.value.child)
 })
