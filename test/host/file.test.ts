@@ -220,3 +220,32 @@ test('a leftover of a dead attempt does not stop the next one', async () => {
   await make()
   expect(entries()).toEqual([name])
 })
+
+test.each([
+  [1, 'failed', []],
+  [2, 'unverified', [name]],
+])('an I/O error at fsync %i is %s, and nothing is lost track of', async (when, outcome, left) => {
+  // One thread: strace counts the calls of each by itself.
+  const inject = [
+    '-f',
+    '-o',
+    '/dev/null',
+    '-e',
+    'trace=fsync',
+    '-e',
+    `inject=fsync:error=EIO:when=${when}`,
+  ]
+  const request = {
+    home: place.home,
+    vmId: place.vmId,
+    act: 'create',
+    kind: 'file',
+    name,
+    spec: { from: image },
+  } as const
+  const created = actThrough(['env', 'UV_THREADPOOL_SIZE=1', 'strace', ...inject], request)
+  expect(created).toMatchObject({ outcome, error: { code: 'EIO' } })
+  expect(entries()).toEqual(left)
+  const answer = await driver.release(context, heldOf('file', name))
+  expect(answer.outcome).toBe(left.length === 0 ? 'absent' : 'released')
+})

@@ -119,6 +119,21 @@ test('without the right to it nothing is made, nothing is gone, and it says deni
   expect(links()).toEqual(['fc-one'])
 })
 
+test('without the right to make it, it says denied', () => {
+  const theirs = testPlace({ vmId: 'vm-theirs' })
+  execFileSync('chown', ['-R', '65534:65534', theirs.home])
+  const request = { home: theirs.home, vmId: theirs.vmId, act: 'create' } as const
+  for (const resource of [
+    { kind: 'tap', name: 'fc-one' },
+    { kind: 'nft_table', name: 'ip/one' },
+  ])
+    expect(actThrough(asNobody, { ...request, ...resource })).toMatchObject({
+      outcome: 'denied',
+      error: { code: 'EPERM' },
+    })
+  expect(links()).toEqual([])
+})
+
 test('from another network namespace it is unknown, never absent', async () => {
   const identity = await make('fc-one')
   const request = {

@@ -3,7 +3,7 @@ import { constants } from 'node:fs'
 import { copyFile, link, open, unlink, type FileHandle } from 'node:fs/promises'
 import { isAbsolute } from 'node:path'
 import type { HeldResource } from '../../contract/state.ts'
-import type { Created, Driver, DriverContext, Observed, Released } from '../port.ts'
+import type { Created, Driver, DriverContext, Failure, Observed, Released } from '../port.ts'
 import {
   absent,
   bad,
@@ -18,7 +18,15 @@ import {
   released,
 } from './answers.ts'
 import { run, succeeded } from './command.ts'
-import { at, fileIdentity, inheritOwner, isSameFile, lookAt, type Dir } from './descriptors.ts'
+import {
+  NotOurs,
+  at,
+  fileIdentity,
+  inheritOwner,
+  isSameFile,
+  lookAt,
+  type Dir,
+} from './descriptors.ts'
 import { observedBy, withHolder } from './holder.ts'
 import { describePid, openersOf } from './proc.ts'
 
@@ -139,18 +147,24 @@ async function putInPlace(dir: Dir, name: string, target: FileHandle): Promise<C
     await unlink(at(dir, partialOf(name)))
     return exists(`${name} exists already`)
   }
+  try {
+    return await settle(dir, name, target)
+  } catch (error) {
+    // It stands under its name: whatever failed after that, "not made" would be a lie.
+    return { outcome: 'unverified', error: failureOf(error) }
+  }
+}
+
+async function settle(dir: Dir, name: string, target: FileHandle): Promise<Created> {
   await unlink(at(dir, partialOf(name)))
   await dir.handle.sync()
   const [ours, named] = [await target.stat({ bigint: true }), await lookAt(dir, name)]
   const identity = fileIdentity(ours)
   if (named !== null && isSameFile(identity, named)) return { outcome: 'acquired', identity }
-  return {
-    outcome: 'unverified',
-    error: failure('NOT_OURS', `${name} was swapped while it was made`),
-  }
+  throw new NotOurs(`${name} was swapped while it was made`)
 }
 
-async function undo(dir: Dir, name: string, error: ReturnType<typeof failure>): Promise<Created> {
+async function undo(dir: Dir, name: string, error: Failure): Promise<Created> {
   try {
     await unlink(at(dir, partialOf(name)))
   } catch (left) {

@@ -48,7 +48,9 @@ export function linuxHost({ home, drivers = [] }: LinuxHostOptions): Host {
     fence: async (place) => (linux ? fenceOff(checked(place)) : noFence),
     spawn: async ({ place }, request) =>
       linux ? spawnVmm(checked(place), request) : spawnUnlocked(checked(place), request),
-    forget: (place) => forgetLocks(checked(place)),
+    forget: (place) => {
+      if (linux) forgetLocks(checked(place))
+    },
     emptyTrash,
     networksInUse,
   }

@@ -7,6 +7,7 @@ import {
   lstatSync,
   mkdirSync,
   openSync,
+  unlinkSync,
 } from 'node:fs'
 import { basename, dirname } from 'node:path'
 import { codeOf, failureOf } from './answers.ts'
@@ -42,6 +43,19 @@ export async function tryLock(path: string, home: string, mode: LockMode): Promi
     if (state !== 'taken') return { state: 'unavailable', because: state }
   }
   return { state: 'unavailable', because: `${path} is replaced again and again` }
+}
+
+/** Removes a lock file; whoever still has it open notices that its path names it no longer. */
+export function removeLockFile(path: string, home: string): void {
+  const dir = openLockDirectory(dirname(path), home)
+  try {
+    const entry = `/proc/self/fd/${dir}/${basename(path)}`
+    if (lstatSync(entry).isFile()) unlinkSync(entry)
+  } catch (error) {
+    if (codeOf(error) !== 'ENOENT') throw error
+  } finally {
+    closeSync(dir)
+  }
 }
 
 /** Through the open directory, no link followed: root may be at work in the home of a user. */

@@ -1,12 +1,11 @@
 /** The two locks of a VM: a creator holds, a cleaner fences, and the kernel lets go for the dead. */
-import { closeSync, lstatSync, unlinkSync } from 'node:fs'
+import { closeSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { LedgerError } from '../../contract/errors.ts'
 import type { ProcessIdentity } from '../../contract/resources.ts'
 import type { Fence, Hold, Place } from '../port.ts'
-import { codeOf } from './answers.ts'
-import { type LockAttempt, tryLock } from './lock-file.ts'
+import { type LockAttempt, removeLockFile, tryLock } from './lock-file.ts'
 import { describePid, lockHolders } from './proc.ts'
 
 const holdMsMax = 2_000
@@ -53,16 +52,10 @@ export function busy(place: Place, lock: string, what: string): LedgerError {
 const noLocks = (place: Place, because: string): LedgerError =>
   new LedgerError('UNSUPPORTED', `${place.vmId} cannot be locked: ${because}`, { vmId: place.vmId })
 
-/** Removes the lock files; whoever still has one open notices that its path names it no longer. */
+/** Only files in the home's own directory of locks. */
 export function forgetLocks(place: Place): void {
-  for (const path of [place.vmmLock, place.helperLock]) {
-    if (dirname(path) !== join(place.home, 'locks')) continue
-    try {
-      if (lstatSync(path).isFile()) unlinkSync(path)
-    } catch (error) {
-      if (codeOf(error) !== 'ENOENT') throw error
-    }
-  }
+  for (const path of [place.vmmLock, place.helperLock])
+    if (dirname(path) === join(place.home, 'locks')) removeLockFile(path, place.home)
 }
 
 function holdOf(fd: number): Hold {

@@ -1,7 +1,8 @@
 /** The driver of TAP devices: made and tagged in one `ip` batch, deleted only when nobody has them open. */
 import { isIP } from 'node:net'
+import type { Resource } from '../../contract/resources.ts'
 import type { HeldResource } from '../../contract/state.ts'
-import type { Created, Driver, DriverContext, Observed, Place, Released } from '../port.ts'
+import type { Created, Driver, DriverContext, Failure, Observed, Place, Released } from '../port.ts'
 import {
   bad,
   badBy,
@@ -33,10 +34,7 @@ const reserved = /^(?:all|default|if\d+)$/
 
 type Link = { readonly ifindex: number; readonly ifalias: string | null }
 
-async function create(
-  context: DriverContext,
-  { name, spec }: { name: string; spec: HeldResource['spec'] },
-): Promise<Created> {
+async function create(context: DriverContext, { name, spec }: Resource): Promise<Created> {
   const address = addressOf(spec['address'])
   if (!namePattern.test(name) || reserved.test(name))
     return notCreated(failure('INVALID_SPEC', `${name} is not a device name of 1 to 15 bytes`))
@@ -68,12 +66,12 @@ async function undo(
   place: Place,
   name: string,
   after: LinkAnswer,
-  error: ReturnType<typeof failure>,
+  error: Failure,
 ): Promise<Created> {
   if ('error' in after) return { outcome: 'unverified', error }
   if (after.link === null) return notCreated(error)
   if (!isTagged(after, place))
-    return /busy/i.test(error.message)
+    return /device or resource busy/i.test(error.message)
       ? exists(`a device ${name} exists already`)
       : { outcome: 'unverified', error }
   await run('ip', ['link', 'del', 'dev', name])
@@ -110,7 +108,7 @@ async function release(context: DriverContext, held: HeldResource): Promise<Rele
   return badBy(commandFailure('ip', result))
 }
 
-type LinkAnswer = { readonly link: Link | null } | { readonly error: ReturnType<typeof failure> }
+type LinkAnswer = { readonly link: Link | null } | { readonly error: Failure }
 
 async function linkOf(name: string): Promise<LinkAnswer> {
   const result = await run('ip', ['-j', '-d', 'link', 'show', 'dev', name])
