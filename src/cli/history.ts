@@ -57,13 +57,8 @@ const lineOf = (event: RecordedEvent) => ({
 function printEvent(event: RecordedEvent, day: string): string {
   const { version, recordedAt, type, metadata } = event
   if (dayOf(recordedAt) !== day) print(paint('dim', `${dayOf(recordedAt)} (UTC)`))
-  const who = `${metadata.actor} ${metadata.pid}`
-  const columns = [
-    String(version).padStart(4),
-    timeOfDay(recordedAt),
-    type.padEnd(22),
-    who.padEnd(16),
-  ]
-  printTable([[...columns, inWords(event)]], { last: 'wrap' })
+  const said = `${inWords(event)} [${metadata.actor} ${metadata.pid}]`
+  const columns = [String(version).padStart(4), timeOfDay(recordedAt), type.padEnd(22)]
+  printTable([[...columns, said]], { last: 'wrap' })
   return dayOf(recordedAt)
 }

@@ -13,7 +13,7 @@ export type TableOptions = {
 
 const gap = 2
 /** Below this a wrapped column would be a string of letters: the terminal may break the line itself. */
-const wrapColumnsMin = 20
+const wrapColumnsMin = 12
 
 export function printTable(rows: readonly Row[], options: TableOptions = {}): void {
   const { head, last = 'cut', indent = 0 } = options

@@ -20,13 +20,17 @@ export async function tell(options: StoryOptions): Promise<number> {
   const stage = new Stage(options.simulatedBecause !== null)
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
     process.on(signal, () => stage.interrupt())
-  whenNobodyReads(() => stage.interrupt())
+  let isUnread = false
+  whenNobodyReads(() => {
+    isUnread = true
+    stage.interrupt()
+  })
   try {
     const problems = await new Story(stage, options).tell()
     for (const problem of problems) talk(paint('red', problem))
     return problems.length === 0 ? exitCodes.ok : exitCodes.failure
   } catch (error) {
-    if (error instanceof Interrupted) return exitCodes.interrupted
+    if (error instanceof Interrupted) return isUnread ? exitCodes.ok : exitCodes.interrupted
     throw error
   } finally {
     await stage.end()
