@@ -9,11 +9,11 @@ export type StreamId = string & { readonly [brand]: 'StreamId' }
 export const vmIdPattern = /^[a-z0-9][a-z0-9-]{0,62}$/
 
 /** Parses a VM id. @throws LedgerError INVALID_ID */
-export function vmId(text: string): VmId {
+export function vmId(text: unknown): VmId {
   if (typeof text === 'string' && vmIdPattern.test(text)) return text as VmId
   throw new LedgerError(
     'INVALID_ID',
-    `${JSON.stringify(`${text}`.slice(0, 80))} is not a VM id: use 1 to 63 of a-z, 0-9 and "-", not starting with "-"`,
+    `${JSON.stringify(String(text).slice(0, 80))} is not a VM id: use 1 to 63 of a-z, 0-9 and "-", not starting with "-"`,
   )
 }
 

@@ -6,35 +6,47 @@ export const redacted = '[redacted]'
 const secretSubtree = /^(?:env|environ|environment|headers)$/i
 const word = 'secret|token|passw|key|auth|cookie|credential'
 const secretName = new RegExp(word, 'i')
-// Every repetition is bounded: a payload is 64 KiB of somebody's text, and a regex must stay linear in it.
-const urlUserInfo = /([a-z][a-z0-9+.-]{0,20}:\/\/)[^/?#\s@]{1,1024}@/gi
+const quoted = `"(?:[^"\\\\]|\\\\.)*"?|'(?:[^'\\\\]|\\\\.)*'?`
+// Every repetition that may begin anywhere is bounded: a regex must stay linear in 64 KiB of somebody's text.
+const urlUserInfo = /([a-z][a-z0-9+.-]{0,20}:\/\/)[^/?#\s]{1,4096}@/gi
+const privateKey = /(-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----)[^]+?(?=-----END|$)/g
+const header = /((?:authorization|cookie)["']?\s{0,8}[:=])[^\r\n]+/gi
 const assignment = new RegExp(
-  `((?:${word})[\\w.-]{0,64}["']?\\s{0,8}(?:[=:]\\s{0,8}|\\sis\\s{1,8})["']?(?:(?:bearer|basic)\\s{1,8})?)([^\\s"'&;,]+)`,
+  `((?:${word})[\\w.-]{0,64}["']?(?:\\s{0,8}[=:]{1,2}>?\\s{0,8}|\\s{1,8}(?:is|was)\\s{1,8}))(?:${quoted}|\\S+)`,
   'gi',
 )
-const bearer = /\b(bearer|basic)\s{1,8}[^\s"',;]+/gi
+const flagAndValue = new RegExp(
+  `(--?[\\w-]{0,64}(?:${word})[\\w-]{0,64}["']?[\\s,]{1,8})(?:${quoted}|\\S+)`,
+  'gi',
+)
+const bearer = /\b(bearer|basic)\s{1,8}\S+/gi
 const flag = new RegExp(`^--?[\\w-]{0,64}(?:${word})[\\w-]{0,64}$`, 'i')
-const assignedFlag = new RegExp(`^-{0,2}[\\w-]{0,64}(?:${word})[\\w-]{0,64}=`, 'i')
+const assignedFlag = new RegExp(`^[^\\s=]{0,64}(?:${word})[^\\s=]{0,64}=`, 'i')
 
 const fields = new WeakSet<z.ZodType>()
 
 /** Marks a field of a config schema as secret: its value never reaches an event. */
 export function secret<S extends z.ZodType>(schema: S): S {
-  const marked = schema.meta({ secret: true }) as S
+  const marked = schema.meta({ secret: true })
   fields.add(marked)
   return marked
 }
 
 /**
- * Takes secrets out of free text: user info in URLs, `token=...`, `Bearer ...`, and every value in `known`.
- * Over-redaction is harmless here: the text is for people.
+ * Takes secrets out of free text: user info in URLs, `token=...`, `Bearer ...`, private keys, and every
+ * value in `known`. Over-redaction is harmless here: the text is for people.
  */
 export function redactText(text: string, known: ReadonlySet<string> = new Set()): string {
   let clean = text
-  for (const value of known) clean = clean.replaceAll(value, redacted)
+  // The longest first: of a secret that begins with another one the rest would stay.
+  for (const value of [...known].toSorted((a, b) => b.length - a.length))
+    clean = clean.replaceAll(value, redacted)
   return clean
     .replace(urlUserInfo, `$1${redacted}@`)
+    .replace(privateKey, `$1${redacted}`)
+    .replace(header, `$1 ${redacted}`)
     .replace(assignment, `$1${redacted}`)
+    .replace(flagAndValue, `$1${redacted}`)
     .replace(bearer, `$1 ${redacted}`)
 }
 
@@ -47,20 +59,22 @@ export function redactValue(value: unknown, found: Set<string> = new Set()): unk
   if (typeof value === 'string') return redactText(value)
   if (Array.isArray(value)) return redactArray(value, found)
   if (value === null || typeof value !== 'object') return value
-  return Object.fromEntries(
-    Object.entries(value).map(([key, inner]) => [
-      key,
-      secretName.test(key) || secretSubtree.test(key)
-        ? redactAll(inner, found)
-        : redactValue(inner, found),
-    ]),
-  )
+  return mapEntries(value, (key, inner) => redactField(key, inner, found))
 }
 
 /** `config` without its secrets: by its schema's `secret()` fields if there is one, else by names. */
-export function redactConfig(config: unknown, schema: z.ZodType | null, found: Set<string>): unknown {
+export function redactConfig(
+  config: unknown,
+  schema: z.ZodType | null,
+  found: Set<string>,
+): unknown {
   return schema === null ? redactValue(config, found) : redactBySchema(config, schema, found)
 }
+
+const redactField = (key: string, value: unknown, found: Set<string>): unknown =>
+  secretName.test(key) || secretSubtree.test(key)
+    ? redactAll(value, found)
+    : redactValue(value, found)
 
 function redactArray(values: readonly unknown[], found: Set<string>): unknown[] {
   return values.map((value, index) => {
@@ -77,57 +91,64 @@ function redactArray(values: readonly unknown[], found: Set<string>): unknown[] 
 
 /** Keeps the shape (which names were set), drops every value. */
 function redactAll(value: unknown, found: Set<string>): unknown {
-  if (value === null) return null
+  if (value === null || value === undefined) return value
   if (Array.isArray(value)) return value.map((inner) => redactAll(inner, found))
-  if (typeof value === 'object')
-    return Object.fromEntries(
-      Object.entries(value).map(([key, inner]) => [key, redactAll(inner, found)]),
-    )
+  if (typeof value === 'object') return mapEntries(value, (_, inner) => redactAll(inner, found))
   remember(String(value), found)
   return redacted
 }
 
 /** Short values would take harmless words out of every later message. */
 function remember(value: string, found: Set<string>): void {
-  if (value.length >= 6) found.add(value)
+  if (value.length >= 6 && value !== redacted) found.add(value)
 }
 
 function redactBySchema(value: unknown, schema: z.ZodType, found: Set<string>): unknown {
   if (isSecret(schema)) return redactAll(value, found)
-  const inner = unwrap(schema)
-  if (inner !== schema) return redactBySchema(value, inner, found)
-  if (schema instanceof z.ZodObject && value !== null && typeof value === 'object')
-    return Object.fromEntries(
-      Object.entries(value).map(([key, field]) => {
-        const fieldSchema = schema.shape[key] as z.ZodType | undefined
-        // A field that the schema does not know has nobody to vouch for it: the rule by names applies.
-        if (fieldSchema === undefined) return [key, (redactValue({ [key]: field }, found) as Record<string, unknown>)[key]]
-        return [key, redactBySchema(field, fieldSchema, found)]
-      }),
-    )
-  if (schema instanceof z.ZodArray && Array.isArray(value))
-    return value.map((item) => redactBySchema(item, schema.element as z.ZodType, found))
-  if (schema instanceof z.ZodRecord && value !== null && typeof value === 'object')
-    return Object.fromEntries(
-      Object.entries(value).map(([key, item]) => [
-        key,
-        redactBySchema(item, schema.valueType as z.ZodType, found),
-      ]),
-    )
+  const views = viewsOf(schema)
+  // Of a union every branch has its say: which one is meant may hang on the very field that is wrong.
+  if (views.length > 0)
+    return views.reduce((left, view) => redactBySchema(left, view, found), value)
   if (typeof value === 'string') return value.replace(urlUserInfo, `$1${redacted}@`)
-  // Unions and the like say nothing about their parts: the rule by names applies.
-  return value !== null && typeof value === 'object' ? redactValue(value, found) : value
+  if (value === null || typeof value !== 'object') return value
+  const isList = schema instanceof z.ZodArray || schema instanceof z.ZodTuple
+  if (Array.isArray(value))
+    return isList
+      ? value.map((item, index) => redactPart(String(index), item, schema, found))
+      : redactArray(value, found)
+  return mapEntries(value, (key, inner) => redactPart(key, inner, schema, found))
+}
+
+/** A part that the schema does not know has nobody to vouch for it: the rule by names applies. */
+function redactPart(key: string, value: unknown, schema: z.ZodType, found: Set<string>): unknown {
+  const part = partOf(schema, key)
+  return part === undefined || part === null
+    ? redactField(key, value, found)
+    : redactBySchema(value, part as z.ZodType, found)
+}
+
+function partOf(schema: z.ZodType, key: string): z.core.$ZodType | null | undefined {
+  if (schema instanceof z.ZodObject)
+    return Object.hasOwn(schema.shape, key) ? schema.shape[key] : undefined
+  if (schema instanceof z.ZodRecord) return schema.valueType
+  if (schema instanceof z.ZodArray) return schema.element
+  if (schema instanceof z.ZodTuple) return schema.def.items[Number(key)] ?? schema.def.rest
+  return undefined
+}
+
+type Combining = {
+  readonly [name in 'innerType' | 'left' | 'right' | 'in' | 'out']?: z.ZodType
+} & { readonly options?: readonly z.ZodType[]; readonly getter?: () => z.ZodType }
+
+/** What a schema wraps (optional, readonly ...) or combines (unions ...): each speaks of the same value. */
+function viewsOf(schema: z.ZodType): z.ZodType[] {
+  const def = schema.def as unknown as Combining
+  const all = [def.innerType, def.left, def.right, def.in, def.out, def.getter?.()]
+  return [...all, ...(def.options ?? [])].filter((view) => view !== undefined)
 }
 
 const isSecret = (schema: z.ZodType): boolean =>
   fields.has(schema) || schema.meta()?.['secret'] === true
 
-function unwrap(schema: z.ZodType): z.ZodType {
-  if (
-    schema instanceof z.ZodOptional ||
-    schema instanceof z.ZodNullable ||
-    schema instanceof z.ZodDefault
-  )
-    return schema.unwrap() as z.ZodType
-  return schema
-}
+const mapEntries = (value: object, change: (key: string, inner: unknown) => unknown): object =>
+  Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, change(key, inner)]))
