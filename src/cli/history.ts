@@ -5,7 +5,7 @@ import type { Ledger } from '../ledger.ts'
 import { exitCodes } from './errors.ts'
 import { withLedger } from './open.ts'
 import type { SharedOptions } from './options.ts'
-import { paint, print, printJson, whenNobodyReads } from './output.ts'
+import { paint, print, printJson, visible, whenNobodyReads } from './output.ts'
 import { printTable } from './table.ts'
 import { dayOf, timeOfDay } from './times.ts'
 import { inWords } from './words.ts'
@@ -34,11 +34,11 @@ async function printEvents(ledger: Ledger, vmId: string, options: HistoryOptions
       stop.abort()
     })
   whenNobodyReads(() => stop.abort())
-  let day = ''
+  let heading = ''
   for await (const event of ledger.events({ vmId, follow, signal: stop.signal })) {
     if (stop.signal.aborted) return
     if (json) printJson(lineOf(event))
-    else day = printEvent(event, day)
+    else heading = printEvent(event, heading)
   }
 }
 
@@ -53,12 +53,12 @@ const lineOf = (event: RecordedEvent) => ({
   hash: event.hash,
 })
 
-/** The day stands above the first event of each. */
-function printEvent(event: RecordedEvent, day: string): string {
+/** Day and recorder stand above the events that share them. */
+function printEvent(event: RecordedEvent, before: string): string {
   const { version, recordedAt, type, metadata } = event
-  if (dayOf(recordedAt) !== day) print(paint('dim', `${dayOf(recordedAt)} (UTC)`))
-  const said = `${inWords(event)} [${metadata.actor} ${metadata.pid}]`
+  const heading = `${dayOf(recordedAt)} (UTC), recorded by ${visible(metadata.actor)} ${metadata.pid}`
+  if (heading !== before) print(paint('dim', heading))
   const columns = [String(version).padStart(4), timeOfDay(recordedAt), type.padEnd(22)]
-  printTable([[...columns, said]], { last: 'wrap' })
-  return dayOf(recordedAt)
+  printTable([[...columns, inWords(event)]], { last: 'wrap' })
+  return heading
 }

@@ -81,7 +81,7 @@ function phaseCell(phase: Phase, status: VmSummary['status']): Cell {
   return style === null ? text : { text, style }
 }
 
-export function styleOfPhase(phase: string): Style | null {
+function styleOfPhase(phase: string): Style | null {
   if (phase.endsWith('_failed')) return 'red'
   if (phase === 'running') return 'green'
   return phase === 'cleaned' ? 'dim' : null

@@ -81,10 +81,19 @@ function printShown({ id, version, state, seen }: Shown): void {
   print()
   printTable(factsOf(state, seen), { indent: 2, last: 'wrap' })
   printSection('Resources', resourcesOf(state).map(resourceRow), ['KEY', 'STATE', 'OUTCOME'])
-  printSection('Cleanup', Object.entries(context.steps).map(stepRow), ['STEP', 'TRIES', 'CAME TO'])
+  printSection('Cleanup steps', Object.entries(context.steps).map(stepRow), [
+    'STEP',
+    'TRIES',
+    'CAME TO',
+  ])
   print()
-  print(`May happen next: ${allowedTypes(phase).join(', ') || 'nothing'}`)
-  print(fate(id, seen))
+  printTable(
+    [
+      ['May happen next', allowedTypes(phase).join(', ') || 'nothing'],
+      ['Cleanup', fate(id, seen)],
+    ],
+    { last: 'wrap' },
+  )
 }
 
 function factsOf({ context }: VmState, { owner, process, claimant }: Outlook): Row[] {
@@ -133,12 +142,12 @@ function stepRow([step, { status, outcome, attempts, error }]: [
 function fate(id: string, { eligibility }: Outlook): string {
   switch (eligibility.result) {
     case 'nothing':
-      return 'Nothing is left to clean.'
+      return 'nothing is left to clean'
     case 'eligible':
-      return `\`vmledger gc ${id}\` would clean it.`
+      return `\`vmledger gc ${id}\` would clean it now`
     case 'adoptable':
-      return `Kept: ${eligibility.reason}; a supervisor may adopt it, \`vmledger gc ${id} --force-running\` ends it.`
+      return `kept: ${eligibility.reason}; a supervisor may adopt it, \`vmledger gc ${id} --force-running\` ends it`
     case 'kept':
-      return `Kept: ${eligibility.reason}.`
+      return `kept: ${eligibility.reason}`
   }
 }

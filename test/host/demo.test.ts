@@ -2,6 +2,7 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { endOf, runCli, startCli, temporaryDirectory } from '../cli/cli.ts'
+import { commandDirectory } from '../support/commands.ts'
 import { assertOwnNamespaces } from './guard.ts'
 
 /** Of whatever the demo started: its supervisor, its VMMs, itself. */
@@ -69,4 +70,18 @@ test('what it starts refuses a network that is not its own', async () => {
     expect(ended).toMatchObject({ code: 64, stdout: '' })
     expect(ended.stderr).toContain("is not the demo's own")
   }
+})
+
+test('says so, and fails, when something is left', { timeout: 60_000 }, async () => {
+  const refusing = commandDirectory(
+    'ip',
+    'case "$*" in *del*) echo refused >&2; exit 2;; esac\nexec ip "$@"',
+  )
+  const env = { TMPDIR: temporaryDirectory(), PATH: `${refusing}:${process.env['PATH']}` }
+  const { code, stdout, stderr } = await runCli(['demo'], { env })
+  expect(code).toBe(1)
+  expect(stdout).toMatch(/LEFT BEHIND on the host: tap-demo-1 .*tap-demo-3/)
+  expect(stdout).not.toContain('Nothing: every')
+  expect(stderr).toContain('LEFT BEHIND')
+  assertOwnNamespaces() // what was left went with the namespace of the demo
 })
