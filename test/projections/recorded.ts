@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type Database from 'better-sqlite3'
+import type { Clock } from '../../src/clock.ts'
 import type { RecordedEvent } from '../../src/contract/events.ts'
 import { vmId, type VmId } from '../../src/contract/ids.ts'
 import type { PhaseOrAbsent } from '../../src/contract/phases.ts'
@@ -23,14 +24,21 @@ export type Recorded = {
   readonly pairs: ReadonlySet<string>
   readonly refused: number
   readonly proposed: number
-  close(): void
+  readonly close: () => void
 }
 export type RecordOptions = { readonly seed: number; readonly vms: number; readonly turns: number }
 
-export function openTemporaryStore(): { store: Store; close: () => void } {
+export type TemporaryStore = {
+  readonly store: Store
+  readonly file: string
+  readonly close: () => void
+}
+
+export function openTemporaryStore(): TemporaryStore {
   const folder = mkdtempSync(join(tmpdir(), 'vmledger-test-'))
+  const file = join(folder, 'home', 'state.db')
   const store = openStore({
-    file: join(folder, 'home', 'state.db'),
+    file,
     migrations: shippedMigrations('ledger'),
     readonly: false,
     now: '2026-01-01T00:00:00.000Z',
@@ -42,7 +50,7 @@ export function openTemporaryStore(): { store: Store; close: () => void } {
     store.db.close()
     rmSync(folder, { recursive: true, force: true })
   }
-  return { store, close }
+  return { store, file, close }
 }
 
 /** `vms` lives side by side: in every turn each VM is asked one thing, and all that share a commit. */
@@ -56,13 +64,7 @@ export async function recordHistories({ seed, vms, turns }: RecordOptions): Prom
   const onRecorded = (events: readonly RecordedEvent[]): void => {
     for (const { type } of events) types.set(type, (types.get(type) ?? 0) + 1)
   }
-  const recorder = new Recorder({
-    log: store.log,
-    clock,
-    newId: idFactory(() => clock.now()),
-    metadata: { actor: 'test', bootId: 'boot-1', pid: 1, machineVersion: 1 },
-    onRecorded,
-  })
+  const recorder = recorderOf(store, clock, onRecorded)
   const vmIds = Array.from({ length: vms }, (_, index) => vmId(`vm-${index}`))
   let [proposed, refused] = [0, 0]
   for (let turn = 0; turn < turns; turn++) {
@@ -79,6 +81,19 @@ export async function recordHistories({ seed, vms, turns }: RecordOptions): Prom
   }
   return { store, recorder, vmIds, types, pairs, proposed, refused, close }
 }
+
+export const recorderOf = (
+  { log }: Store,
+  clock: Clock,
+  onRecorded: (events: readonly RecordedEvent[]) => void = () => {},
+): Recorder =>
+  new Recorder({
+    log,
+    clock,
+    newId: idFactory(() => clock.now()),
+    metadata: { actor: 'test', bootId: 'boot-1', pid: 1, machineVersion: 1 },
+    onRecorded,
+  })
 
 async function isTaken(recorder: Recorder, id: VmId, random: Random): Promise<boolean> {
   try {
