@@ -9,6 +9,7 @@ import type { AppendItem, AppendResult, Log, NewEvent } from './events/log.ts'
 import { retryWhileBusy } from './events/wait.ts'
 import { absent, decide, fold, refusal } from './machines/fold.ts'
 import { type Clock, timestamp } from './clock.ts'
+import { Patience } from './patience.ts'
 
 /** What a caller says of an event; the rest of the envelope is filled in here. */
 export type Draft = {
@@ -46,14 +47,14 @@ type Decision =
   | { readonly kind: 'refuse'; readonly error: LedgerError }
 
 const cachedStatesMax = 8_192
-const busyPatienceMs = 30
 
 export class Recorder {
   readonly #options: RecorderOptions
   readonly #cache = new Map<VmId, Cached>()
   #queue: Pending[] = []
   #isScheduled = false
-  #busySince: number | null = null
+  /** Since the writer was first found busy. */
+  #patience: Patience | null = null
   #dataVersion = -1
   #epoch = 0
   #isClosed = false
@@ -155,28 +156,26 @@ export class Recorder {
     if (this.#queue.length === 0) return
     try {
       this.#commitQueue()
-      this.#busySince = null
+      this.#patience = null
     } catch (error) {
       if (!(error instanceof LedgerError && error.code === 'BUSY')) throw error
       this.#waitForWriter(error)
     }
   }
 
-  /** Short random waits first, then every turn: measured to be fair among eight writers. */
   #waitForWriter(error: LedgerError): void {
-    const now = performance.now()
-    this.#busySince ??= now
-    const waitedMs = now - this.#busySince
-    if (waitedMs > limits.busyMsMax) {
-      this.#busySince = null
+    this.#patience ??= new Patience()
+    const waitMs = this.#patience.next()
+    if (waitMs === null) {
+      this.#patience = null
       const queue = this.#queue
       this.#queue = []
       for (const pending of queue) pending.reject(error)
       return
     }
     this.#isScheduled = true
-    if (waitedMs > busyPatienceMs) setImmediate(() => this.#flush())
-    else setTimeout(() => this.#flush(), 1 + (now % 1) * 4)
+    if (waitMs === 0) setImmediate(() => this.#flush())
+    else setTimeout(() => this.#flush(), waitMs)
   }
 
   /** Takes rounds until every pending of the queue is settled. @throws LedgerError BUSY, with the rest still queued */

@@ -18,23 +18,29 @@ export function checkPool({ prefix, first, last }: SubnetPool): void {
     )
 }
 
-/** The lowest octet that is neither taken nor overlapped by a network of this host. @throws LedgerError SUBNETS_EXHAUSTED */
+/**
+ * The lowest octet that is neither taken nor overlapped by a network of this host; of those left the one
+ * after `skip` others, or the last. @throws LedgerError SUBNETS_EXHAUSTED
+ */
 export function nextSubnet(
   pool: SubnetPool,
   taken: ReadonlySet<number>,
   inUse: readonly string[],
+  skip = 0,
 ): EventData<'subnet.allocated'> {
-  for (let octet = pool.first; octet <= pool.last; octet++) {
-    if (taken.has(octet)) continue
-    const subnet = `${pool.prefix}.${octet}.0/24`
-    if (!inUse.some((network) => overlaps(network, subnet))) return subnetEvent(pool, octet, subnet)
-  }
   const count = pool.last - pool.first + 1
+  const free = Array.from({ length: count }, (_, index) => pool.first + index).filter(
+    (octet) => !taken.has(octet) && !inUse.some((network) => overlaps(network, subnetOf(pool, octet))),
+  )
+  const octet = free[Math.min(skip, free.length - 1)]
+  if (octet !== undefined) return subnetEvent(pool, octet, subnetOf(pool, octet))
   throw new LedgerError(
     'SUBNETS_EXHAUSTED',
     `no subnet is free: all ${count} of ${pool.prefix}.${pool.first}.0/24 to ${pool.prefix}.${pool.last}.0/24 are taken; run \`vmledger gc\` or widen subnetPool`,
   )
 }
+
+const subnetOf = ({ prefix }: SubnetPool, octet: number): string => `${prefix}.${octet}.0/24`
 
 function subnetEvent({ prefix }: SubnetPool, octet: number, subnet: string): EventData<'subnet.allocated'> {
   const network = `${prefix}.${octet}`

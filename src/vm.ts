@@ -9,6 +9,7 @@ import { type HeldResource, heldResources, isHeld, type VmState } from './contra
 import { isVolatile, livesInStateDir } from './host/resources.ts'
 import type { Created, Driver, DriverContext, Failure, Hold, Host, Place, Released } from './host/port.ts'
 import { stepFor, usesOf } from './machines/cleanup.ts'
+import { random } from './new-id.ts'
 import type { Draft, Recorder } from './recorder.ts'
 import { CleanupError, type ReconcileReport } from './report.ts'
 import { nextSubnet, type SubnetPool } from './subnets.ts'
@@ -111,15 +112,15 @@ export class Vm {
   async allocateSubnet(): Promise<Subnet> {
     const { subnetPool, takenOctets, host, recorder } = this.#deps
     const inUse = host.networksInUse()
-    for (;;) {
+    for (let lost = 0; ; lost++) {
       const present = this.#subnet()
       if (present !== null) return present
-      const subnet = nextSubnet(subnetPool, new Set(takenOctets()), inUse)
+      const subnet = nextSubnet(subnetPool, new Set(takenOctets()), inUse, Math.floor(random() * lost * 4))
       try {
         await recorder.record(this.id, [{ type: 'subnet.allocated', data: subnet }])
         return subnet
       } catch (error) {
-        // Somebody else was first: the table's UNIQUE octet is the referee, the next octet the answer.
+        // Somebody else was first: the table's UNIQUE octet is the referee. Who lost spreads out.
         if (!(error instanceof LedgerError && error.code === 'CONSTRAINT')) throw error
       }
     }

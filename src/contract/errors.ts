@@ -14,6 +14,7 @@ export type ErrorCode =
   | 'CORRUPT_DATABASE'
   | 'DIVERGENCE'
   | 'NEWER_SCHEMA'
+  | 'OLDER_SCHEMA'
   | 'MIGRATION_FAILED'
   | 'NO_HOME'
   | 'WRONG_OWNER'

@@ -4,7 +4,7 @@ import { dirname } from 'node:path'
 import Database from 'better-sqlite3'
 import { assert, LedgerError } from '../contract/errors.ts'
 import { limits } from '../contract/limits.ts'
-import { type Migration, migrate, pendingOf } from './migrations.ts'
+import { migrate, type Migration, pendingOf } from './migrations.ts'
 import { explain } from './sqlite-errors.ts'
 import { retryWhileBusy } from './wait.ts'
 
@@ -35,68 +35,33 @@ const networkFileSystems = new Map([
 
 /** @throws LedgerError NO_HOME, WRONG_OWNER, UNSUPPORTED, NEWER_SCHEMA, MIGRATION_FAILED, CORRUPT_DATABASE, BUSY, ... */
 export function openDatabase(options: DatabaseOptions): Database.Database {
+  const { file, readonly } = options
   try {
-    return options.readonly ? openToRead(options) : openToWrite(options)
+    if (readonly) assertHome(file)
+    else createFile(file, prepareHome(dirname(file)))
+    // As a whole: while another process turns a fresh file to WAL, or recovers it, every statement may be BUSY.
+    return retryWhileBusy(() => connect(options), limits.busyMsMax, file)
   } catch (error) {
-    throw explain(error, options.file)
+    throw explain(error, file)
   }
 }
 
-function openToRead({ file, migrations }: DatabaseOptions): Database.Database {
-  assertHome(file)
-  const db = connect(file, true)
-  try {
-    const pending = retryWhileBusy(() => pendingOf(db, migrations), limits.busyMsMax, file)
-    // Made, but not yet named by whoever is opening it for the first time.
-    if (pending.length === migrations.length && isEmpty(db)) throw noHome(file)
-    return db
-  } catch (error) {
-    db.close()
-    throw error
-  }
-}
-
-/** That a ledger was ever opened here. @throws LedgerError NO_HOME, PERMISSION_DENIED where nobody can tell */
-export function assertHome(file: string): void {
-  try {
-    if (statSync(file, { throwIfNoEntry: false }) !== undefined) return
-  } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException
-    if (code !== 'EACCES' && code !== 'EPERM') throw cause
-    throw new LedgerError('PERMISSION_DENIED', `${dirname(file)} cannot be read by this user; run as its owner or as root`, { cause })
-  }
-  throw noHome(file)
-}
-
-const isEmpty = (db: Database.Database): boolean =>
-  db.prepare('SELECT count(*) FROM sqlite_schema').pluck().get() === 0
-
-function openToWrite({ file, migrations, now }: DatabaseOptions): Database.Database {
-  const home = dirname(file)
-  const owner = prepareHome(home)
-  createFile(file, owner)
-  const db = connect(file, false)
-  try {
-    setPragmas(db)
-    migrate(db, migrations, now)
-    return db
-  } catch (error) {
-    db.close()
-    throw error
-  }
-}
-
-function connect(file: string, readonly: boolean): Database.Database {
+function connect({ file, migrations, readonly, now }: DatabaseOptions): Database.Database {
   // busy_timeout 0: waiting is done by retryWhileBusy and by the recorder, fairly.
   const db = new Database(file, { readonly, timeout: 0 })
-  const version = db.prepare('SELECT sqlite_version()').pluck().get() as string
-  if (!isRecent(version))
-    throw new LedgerError('UNSUPPORTED', `SQLite ${version} may lose commits; ${sqliteVersionMin.join('.')} or newer is needed`)
-  return db
+  try {
+    requireSqlite(db)
+    if (readonly) assertSchema(db, migrations)
+    else prepare(db, migrations, now)
+    return db
+  } catch (error) {
+    db.close()
+    throw error
+  }
 }
 
-function setPragmas(db: Database.Database): void {
-  retryWhileBusy(() => db.pragma('journal_mode = WAL'), limits.busyMsMax, db.name)
+function prepare(db: Database.Database, migrations: readonly Migration[], now: string): void {
+  db.pragma('journal_mode = WAL')
   // FULL, not the WAL default NORMAL: an effect may run right after COMMIT, so the intent must survive power loss.
   db.pragma('synchronous = FULL')
   db.pragma('foreign_keys = ON')
@@ -104,12 +69,55 @@ function setPragmas(db: Database.Database): void {
   assert(db.pragma('journal_mode', { simple: true }) === 'wal', 'journal_mode is WAL')
   assert(db.pragma('synchronous', { simple: true }) === full, 'synchronous is FULL')
   assert(db.pragma('foreign_keys', { simple: true }) === 1, 'foreign_keys is ON')
+  migrate(db, migrations, now)
+}
+
+function requireSqlite(db: Database.Database): void {
+  const version = db.prepare('SELECT sqlite_version()').pluck().get() as string
+  if (isRecent(version)) return
+  throw new LedgerError(
+    'UNSUPPORTED',
+    `SQLite ${version} may lose commits; ${sqliteVersionMin.join('.')} or newer is needed`,
+  )
+}
+
+/** That a ledger was ever opened here. @throws LedgerError NO_HOME, PERMISSION_DENIED where nobody can tell */
+export function assertHome(file: string): void {
+  try {
+    if (statSync(file, { throwIfNoEntry: false }) === undefined) throw noHome(file)
+  } catch (error) {
+    throw error instanceof LedgerError ? error : asDenied(error, dirname(file))
+  }
+}
+
+/** A reader takes only today's schema, and leaves migrating to writers. */
+function assertSchema(db: Database.Database, migrations: readonly Migration[]): void {
+  const pending = pendingOf(db, migrations)
+  if (pending.length === 0) return
+  // Made, but not yet named by whoever is opening it for the first time.
+  if (db.prepare('SELECT count(*) FROM sqlite_schema').pluck().get() === 0) throw noHome(db.name)
+  throw new LedgerError(
+    'OLDER_SCHEMA',
+    `${db.name} was written by an older vmledger; run \`vmledger gc\` once, or restart its supervisor, to migrate it`,
+  )
+}
+
+const noHome = (file: string): LedgerError =>
+  new LedgerError('NO_HOME', `No home at ${dirname(file)}: nothing has been recorded yet; try \`vmledger demo\``)
+
+function asDenied(error: unknown, path: string): LedgerError {
+  const { code, message } = error as NodeJS.ErrnoException
+  const isDenied = code === 'EACCES' || code === 'EPERM'
+  return new LedgerError(
+    isDenied ? 'PERMISSION_DENIED' : 'IO_ERROR',
+    `${path} cannot be opened by this user; run as its owner or as root (${message})`,
+    { cause: error },
+  )
 }
 
 /** Makes or checks the directory of the database. What root makes in it keeps its owner. */
-export function prepareHome(home: string): Stats {
-  mkdirSync(home, { recursive: true, mode: 0o700 })
-  const stats = statSync(home)
+function prepareHome(home: string): Stats {
+  const stats = makeHome(home)
   const user = process.geteuid?.() ?? stats.uid
   if (user !== 0 && stats.uid !== user)
     throw new LedgerError('WRONG_OWNER', `${home} belongs to user ${stats.uid}, this is user ${user}; run as its owner or as root`)
@@ -119,6 +127,15 @@ export function prepareHome(home: string): Stats {
   if (network !== undefined)
     throw new LedgerError('UNSUPPORTED', `${home} is on ${network}; a ledger needs a local file system`)
   return stats
+}
+
+function makeHome(home: string): Stats {
+  try {
+    mkdirSync(home, { recursive: true, mode: 0o700 })
+    return statSync(home)
+  } catch (error) {
+    throw asDenied(error, home)
+  }
 }
 
 /** Gives what root made in somebody's home to its owner. */
@@ -144,6 +161,3 @@ function isRecent(version: string): boolean {
     if (parts[index] !== minimum) return (parts[index] ?? 0) > minimum
   return true
 }
-
-const noHome = (file: string): LedgerError =>
-  new LedgerError('NO_HOME', `No home at ${dirname(file)}: nothing has been recorded yet; try \`vmledger demo\``)

@@ -35,6 +35,7 @@ export type AppendResult =
   /** A constraint, or the id's other payload: this item alone is refused. */
   | { readonly status: 'refused'; readonly error: LedgerError }
 
+type Appended = { readonly results: AppendResult[]; readonly head: Head }
 export type Head = { readonly position: number; readonly hash: Buffer }
 export type Project<State> = (event: RecordedEvent, after: State) => void
 
@@ -80,13 +81,7 @@ export function openLog<State>(
 
   function append(items: readonly AppendItem<State>[]): AppendResult[] {
     try {
-      return transact((head) => appendAll(items, head, appendTrusting))
-    } catch (error) {
-      if (!isConstraint(error)) throw explain(error, db.name)
-    }
-    // Something refused: once more, each item behind its own savepoint, so that it is refused alone.
-    try {
-      return transact((head) => appendAll(items, head, appendCarefully))
+      return transact((head) => appendAll(items, head))
     } catch (error) {
       throw explain(error, db.name)
     }
@@ -96,7 +91,7 @@ export function openLog<State>(
   let known: Head = { position: 0, hash: genesis }
   let knownAt = -1
 
-  function transact(work: (head: Head) => { results: AppendResult[]; head: Head }): AppendResult[] {
+  function transact(work: (head: Head) => Appended): AppendResult[] {
     begin()
     try {
       const now = sql.dataVersion.get() as number
@@ -116,6 +111,28 @@ export function openLog<State>(
     }
   }
 
+  /** One savepoint for all while nothing is refused; else again, each behind its own, so that it is refused alone. */
+  function appendAll(items: readonly AppendItem<State>[], head: Head): Appended {
+    return undoable(() => appendEach(items, head, appendTrusting)) ?? appendEach(items, head, appendCarefully)
+  }
+
+  /** null when a constraint refused and all of `work` is undone. */
+  function undoable<T>(work: () => T, refused?: (error: unknown) => void): T | null {
+    sql.save.run()
+    try {
+      const result = work()
+      sql.release.run()
+      return result
+    } catch (error) {
+      // SQLite may have rolled the whole transaction back (FULL, IOERR): then there is nothing to undo.
+      if (!db.inTransaction || !isConstraint(error)) throw error
+      sql.undo.run()
+      sql.release.run()
+      refused?.(error)
+      return null
+    }
+  }
+
   function begin(): void {
     try {
       sql.begin.run()
@@ -125,11 +142,11 @@ export function openLog<State>(
     }
   }
 
-  function appendAll(
+  function appendEach(
     items: readonly AppendItem<State>[],
     start: Head,
     appendOne: (item: AppendItem<State>, head: Head) => AppendResult,
-  ): { results: AppendResult[]; head: Head } {
+  ): Appended {
     let head = start
     const results = items.map((item) => {
       assert(item.events.length === item.after.length, 'one state after each event')
@@ -148,18 +165,12 @@ export function openLog<State>(
   function appendCarefully(item: AppendItem<State>, head: Head): AppendResult {
     const actualVersion = (sql.version.get(item.streamId) as number | null) ?? 0
     if (actualVersion !== item.expectedVersion) return { status: 'conflict', actualVersion }
-    sql.save.run()
-    try {
-      const result = appendTrusting(item, head)
-      sql.release.run()
-      return result
-    } catch (error) {
-      // SQLite may have rolled the whole transaction back (FULL, IOERR): then there is nothing to undo.
-      if (!db.inTransaction || !isConstraint(error)) throw error
-      sql.undo.run()
-      sql.release.run()
-      return { status: 'refused', error: explain(error, db.name) as LedgerError }
-    }
+    let refusal: unknown = null
+    const result = undoable(
+      () => appendTrusting(item, head),
+      (error) => (refusal = error),
+    )
+    return result ?? { status: 'refused', error: explain(refusal, db.name) as LedgerError }
   }
 
   function insertAll(item: AppendItem<State>, start: Head): RecordedEvent[] {

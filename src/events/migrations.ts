@@ -1,11 +1,12 @@
 /** Brings a database to this version's schema: all pending migrations in one transaction, or none. */
 import { hash } from 'node:crypto'
-import { existsSync, readdirSync, readFileSync, renameSync, unlinkSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, renameSync, unlinkSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import Database from 'better-sqlite3'
 import { LedgerError } from '../contract/errors.ts'
 import { limits } from '../contract/limits.ts'
+import { isBusy } from './sqlite-errors.ts'
 import { retryWhileBusy } from './wait.ts'
 
 export type Migration = {
@@ -118,11 +119,14 @@ function backUp(db: Database.Database, migrations: readonly Migration[]): string
   const path = `${db.name}.premigrate-${targetVersion(migrations)}.bak`
   const temporary = `${path}.${process.pid}.tmp`
   try {
+    // VACUUM INTO takes an empty file: so the copy is as private as what it copies.
+    closeSync(openSync(temporary, 'wx', 0o600))
     db.prepare('VACUUM INTO ?').run(temporary)
     verifyCopy(temporary)
     renameSync(temporary, path)
   } catch (cause) {
     if (existsSync(temporary)) unlinkSync(temporary)
+    if (isBusy(cause)) throw cause
     throw new LedgerError('MIGRATION_FAILED', `${db.name}: no copy could be made before the migration: ${messageOf(cause)}`, { cause })
   }
   for (const old of otherBackups(path)) unlinkSync(old)

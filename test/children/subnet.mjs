@@ -4,21 +4,33 @@ import { simulatedHost } from '../../dist/testing.js'
 
 const [, , home] = process.argv
 const ledger = openLedger({ home, host: simulatedHost() })
-const vm = await ledger.createVm({ backend: 'test' })
+const vm = await retrying(() => ledger.createVm({ backend: 'test' }))
 
 const actions = {
   async allocate() {
     try {
-      return { octet: (await vm.allocateSubnet()).octet }
+      return { octet: (await retrying(() => vm.allocateSubnet())).octet }
     } catch (error) {
       return { code: error.code ?? String(error) }
     }
   },
   async release() {
-    await vm.close()
+    await retrying(() => vm.close())
     return { phase: vm.state().phase }
   },
 }
+
+/** As a supervisor would: BUSY says that trying again helps. */
+async function retrying(work) {
+  for (let left = 10; ; left--) {
+    try {
+      return await work()
+    } catch (error) {
+      if (error.code !== 'BUSY' || left === 0) throw error
+    }
+  }
+}
+
 process.on('message', async ({ action }) => {
   if (action === 'end') process.exit(0)
   process.send({ result: await actions[action]() })

@@ -1,0 +1,18 @@
+/** Appends through the log of one schema version until told to stop, and says what was acknowledged. */
+import { openLedger } from '../../dist/index.js'
+import { simulatedHost } from '../../dist/testing.js'
+
+const [, , home] = process.argv
+const ledger = openLedger({ home, host: simulatedHost() })
+const vm = await ledger.createVm({ backend: 'test' })
+const acknowledged = []
+let isStopped = false
+process.on('message', ({ action }) => {
+  if (action === 'end') process.exit(0)
+  isStopped = true
+})
+process.send({ ready: true })
+const until = performance.now() + 20_000
+while (!isStopped && performance.now() < until) acknowledged.push((await vm.record({ type: 'vm.adopted' })).eventId)
+ledger.close()
+process.send({ acknowledged })

@@ -1,0 +1,179 @@
+/** Opening and migrating: together, failing, newer, damaged. behaviours.md 2.4 and design section 5. */
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import { openDatabase } from '../../src/events/database.ts'
+import { type Migration, shippedMigrations } from '../../src/events/migrations.ts'
+import { openLedger } from '../../src/ledger.ts'
+import { simulatedHost } from '../../src/host/simulated/host.ts'
+import { runTogether, startChild } from '../support/children.ts'
+import { openTestLedger, otherClient, temporaryHome } from '../support/ledgers.ts'
+
+const shipped = shippedMigrations('ledger')
+const migration = (version: number, sql: string): Migration => ({ module: 'ledger', version, name: `test_${version}`, sql })
+const invalid = [...shipped, migration(3, 'CREATE TABLE half (a); THIS IS INVALID SQL')]
+const third = [...shipped, migration(3, 'CREATE TABLE extra (a INTEGER) STRICT')]
+const now = '2026-01-01T00:00:00.000Z'
+const open = (home: string, migrations: readonly Migration[]) =>
+  openDatabase({ file: join(home, 'state.db'), migrations, readonly: false, now })
+const modules = (home: string) =>
+  otherClient(home).prepare('SELECT module, version, name FROM schema_migrations ORDER BY version').all()
+const tables = (home: string) =>
+  otherClient(home).prepare(`SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name`).pluck().all()
+
+describe('matchlock pkg/storedb', () => {
+  test('one migration leaves one row', () => {
+    const home = temporaryHome()
+    open(home, shipped.slice(0, 1)).close()
+    expect(modules(home)).toEqual([{ module: 'ledger', version: 1, name: 'log' }])
+  })
+
+  test('a second one with invalid SQL fails and is not recorded; the first still opens', () => {
+    const home = temporaryHome()
+    open(home, shipped.slice(0, 1)).close()
+    const broken = [shipped[0]!, migration(2, 'THIS IS INVALID SQL')]
+    expect(() => open(home, broken)).toThrow(expect.objectContaining({ code: 'MIGRATION_FAILED' }))
+    open(home, shipped.slice(0, 1)).close()
+    expect(modules(home)).toEqual([{ module: 'ledger', version: 1, name: 'log' }])
+  })
+
+  test('16 processes open a fresh home at once: none fails, it is one ledger, nothing is lost', async () => {
+    const home = temporaryHome()
+    const results = await runTogether<{ ledgerId?: string; vm?: string; code?: string }>('opener.mjs', Array.from({ length: 16 }, () => [home]))
+    expect(results.filter((r) => r.code !== undefined)).toEqual([])
+    expect(new Set(results.map((r) => r.ledgerId)).size).toBe(1)
+    expect(modules(home)).toHaveLength(shipped.length)
+    const ledger = openTestLedger({ home })
+    expect(new Set(ledger.list().map((vm) => vm.id))).toEqual(new Set(results.map((r) => r.vm)))
+    expect(ledger.verify().ok).toBe(true)
+  })
+})
+
+describe('a failing migration', () => {
+  test('while another process appends leaves the old schema and every acknowledged event', async () => {
+    const home = temporaryHome()
+    const child = startChild('appender.mjs', [home])
+    try {
+      await child.next()
+      const before = tables(home)
+      for (let i = 0; i < 5; i++)
+        expect(() => open(home, invalid)).toThrow(expect.objectContaining({ code: 'MIGRATION_FAILED' }))
+      child.send({ action: 'stop' })
+      const { acknowledged } = await child.next<{ acknowledged: string[] }>()
+      expect(acknowledged.length).toBeGreaterThan(20)
+      expect(tables(home)).toEqual(before)
+      expect(otherClient(home).pragma('user_version', { simple: true })).toBe(2)
+      const stored = new Set(otherClient(home).prepare('SELECT event_id FROM events').pluck().all())
+      expect(acknowledged.filter((id) => !stored.has(id))).toEqual([])
+      expect(openTestLedger({ home }).verify().ok).toBe(true)
+    } finally {
+      child.kill()
+    }
+  })
+
+  test('says what happened and names a verified copy from before it', async () => {
+    const ledger = openTestLedger()
+    await ledger.createVm({ backend: 'test' })
+    const backup = join(ledger.home, 'state.db.premigrate-3.bak')
+    expect(() => open(ledger.home, invalid)).toThrow(`nothing changed: near "THIS": syntax error. A copy from before it is ${backup}`)
+    expect(existsSync(backup)).toBe(true)
+    expect(statSync(backup).mode & 0o077).toBe(0)
+    expect(readdirSync(ledger.home).filter((file) => file.endsWith('.tmp'))).toEqual([])
+  })
+})
+
+describe('a schema that moved on', () => {
+  test('is migrated once, with a copy of what was before; only the newest copy is kept', async () => {
+    const ledger = openTestLedger()
+    await ledger.createVm({ backend: 'test' })
+    writeFileSync(join(ledger.home, 'state.db.premigrate-2.bak'), 'an older copy')
+    open(ledger.home, third).close()
+    open(ledger.home, third).close()
+    expect(tables(ledger.home)).toContain('extra')
+    expect(readdirSync(ledger.home).filter((file) => file.endsWith('.bak'))).toEqual(['state.db.premigrate-3.bak'])
+  })
+
+  test('stops an older program at its next append, and at its next open', async () => {
+    const ledger = openTestLedger()
+    const vm = await ledger.createVm({ backend: 'test' })
+    open(ledger.home, third).close()
+    await expect(vm.record({ type: 'vm.created' })).rejects.toMatchObject({ code: 'NEWER_SCHEMA' })
+    expect(() => vm.recordSync({ type: 'vm.created' })).toThrow(expect.objectContaining({ code: 'NEWER_SCHEMA' }))
+    for (const readonly of [false, true])
+      expect(() => openLedger({ home: ledger.home, host: simulatedHost(), readonly })).toThrow(expect.objectContaining({ code: 'NEWER_SCHEMA' }))
+  })
+
+  test('is refused where an applied migration had other SQL', () => {
+    const home = temporaryHome()
+    open(home, shipped).close()
+    const changed = shipped.map((m) => (m.version === 2 ? { ...m, sql: `${m.sql} -- changed` } : m))
+    expect(() => open(home, changed)).toThrow(expect.objectContaining({ code: 'MIGRATION_FAILED' }))
+    expect(() => open(temporaryHome(), [...shipped, shipped[0]!])).toThrow(/exists twice/)
+  })
+})
+
+describe('a file that is no ledger', () => {
+  const damaged = (bytes: (file: string) => Buffer): string => {
+    const home = temporaryHome()
+    open(home, shipped).close()
+    const file = join(home, 'state.db')
+    writeFileSync(file, bytes(file))
+    return home
+  }
+  test.each([
+    ['text', () => Buffer.from('this is not a database at all, but long enough to be looked at as one'.repeat(20))],
+    ['a damaged header', (file: string) => { const all = readFileSync(file); all.fill(0xff, 20, 90); return all }],
+    ['damaged pages', (file: string) => { const all = readFileSync(file); all.fill(0xaa, 4096); return all }],
+  ] as const)('%s is CORRUPT_DATABASE, and is left as it is', (_, bytes) => {
+    const home = damaged(bytes)
+    const before = readFileSync(join(home, 'state.db'))
+    for (const readonly of [true, false])
+      expect(() => openLedger({ home, host: simulatedHost(), readonly })).toThrow(expect.objectContaining({ code: 'CORRUPT_DATABASE' }))
+    expect(readFileSync(join(home, 'state.db')).equals(before)).toBe(true)
+  })
+
+  test('a home that was never made is NO_HOME for a reader, and stays unmade', () => {
+    const home = temporaryHome()
+    expect(() => openLedger({ home, host: simulatedHost(), readonly: true })).toThrow(`No home at ${home}: nothing has been recorded yet`)
+    expect(existsSync(home)).toBe(false)
+  })
+})
+
+describe('the home', () => {
+  test('is 0700 with files 0600, whatever the umask', () => {
+    const before = process.umask(0)
+    try {
+      const ledger = openTestLedger()
+      expect(statSync(ledger.home).mode & 0o777).toBe(0o700)
+      for (const file of readdirSync(ledger.home)) {
+        const stats = statSync(join(ledger.home, file))
+        expect([file, stats.mode & 0o777]).toEqual([file, stats.isDirectory() ? 0o700 : 0o600])
+      }
+    } finally {
+      process.umask(before)
+    }
+  })
+
+  test('that others can write is refused', () => {
+    const home = temporaryHome()
+    mkdirSync(home)
+    chmodSync(home, 0o770)
+    expect(() => openLedger({ home, host: simulatedHost() })).toThrow(`run: chmod go-w ${home}`)
+    expect(readdirSync(home)).toEqual([])
+  })
+
+  test('of another machine is refused, unless it is adopted', () => {
+    const ledger = openTestLedger()
+    otherClient(ledger.home).exec(`UPDATE ledger SET machine_id = 'another'`)
+    expect(() => openTestLedger({ home: ledger.home })).toThrow(expect.objectContaining({ code: 'WRONG_MACHINE' }))
+    openTestLedger({ home: ledger.home, adoptHost: true })
+    openTestLedger({ home: ledger.home })
+  })
+
+  test('every connection is FULL and WAL, and the WAL stays bounded', async () => {
+    const ledger = openTestLedger()
+    const vm = await ledger.createVm({ backend: 'test' })
+    for (let i = 0; i < 60; i++) await Promise.all(Array.from({ length: 100 }, () => vm.record({ type: 'vm.adopted' })))
+    expect(statSync(join(ledger.home, 'state.db-wal')).size).toBeLessThan(32 * 1024 * 1024)
+  })
+})
