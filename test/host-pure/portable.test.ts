@@ -4,7 +4,7 @@ import { readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import type { Request } from '../support/act.ts'
-import { testPlace } from '../support/place.ts'
+import { testPlace } from '../support/temporary.ts'
 
 const place = testPlace()
 const support = join(import.meta.dirname, '../support')

@@ -18,7 +18,8 @@ import type { Identity } from '../../src/contract/resources.ts'
 import { emptyTrash } from '../../src/host/linux/deletion.ts'
 import { directoryDriver as driver } from '../../src/host/linux/directory.ts'
 import type { DriverContext, Place } from '../../src/host/port.ts'
-import { contextOf, heldOf, ledgerId, testPlace } from '../support/place.ts'
+import { contextOf, heldOf, ledgerId } from '../support/place.ts'
+import { testPlace } from '../support/temporary.ts'
 import { actThrough, asNobody } from '../support/run-act.ts'
 
 let place: Place

@@ -22,7 +22,8 @@ import { fileDriver } from '../../src/host/linux/file.ts'
 import { linuxHost } from '../../src/host/linux/host.ts'
 import type { DriverContext, Place } from '../../src/host/port.ts'
 import { commandDirectory, withCommand } from '../support/commands.ts'
-import { contextOf, heldOf, testPlace } from '../support/place.ts'
+import { contextOf, heldOf } from '../support/place.ts'
+import { testPlace } from '../support/temporary.ts'
 import { actThrough, asNobody, startAct, until } from '../support/run-act.ts'
 
 const driver = fileDriver('file')

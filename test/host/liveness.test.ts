@@ -7,7 +7,7 @@ import type { Verdict } from '../../src/host/port.ts'
 import { identityOf, selfIdentity } from '../../src/host/linux/identity.ts'
 import { verdictOn } from '../../src/host/linux/liveness.ts'
 import { readStat } from '../../src/host/linux/proc.ts'
-import { testPlace } from '../support/place.ts'
+import { testPlace } from '../support/temporary.ts'
 import { actThrough, asNobody, until } from '../support/run-act.ts'
 
 const place = testPlace()

@@ -16,7 +16,8 @@ import { linuxHost } from '../../src/host/linux/host.ts'
 import { lockHolders } from '../../src/host/linux/proc.ts'
 import type { Place, SpawnRequest } from '../../src/host/port.ts'
 import { commandDirectory } from '../support/commands.ts'
-import { contextOf, testPlace } from '../support/place.ts'
+import { contextOf } from '../support/place.ts'
+import { testPlace } from '../support/temporary.ts'
 import { actThrough, asNobody, firstLine, startAct, until } from '../support/run-act.ts'
 
 const setUp = () => {

@@ -4,7 +4,8 @@ import { afterEach, expect, test } from 'vitest'
 import type { Identity } from '../../src/contract/resources.ts'
 import { nftTableDriver } from '../../src/host/linux/nft-table.ts'
 import { actThrough, asNobody } from '../support/run-act.ts'
-import { contextOf, heldOf, testPlace } from '../support/place.ts'
+import { contextOf, heldOf } from '../support/place.ts'
+import { testPlace } from '../support/temporary.ts'
 
 const place = testPlace()
 const context = contextOf(place)

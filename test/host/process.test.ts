@@ -7,7 +7,8 @@ import { linuxHost } from '../../src/host/linux/host.ts'
 import { identityOf, selfIdentity } from '../../src/host/linux/identity.ts'
 import { lockHolders, readStat, signalZero } from '../../src/host/linux/proc.ts'
 import type { Driver, SpawnRequest } from '../../src/host/port.ts'
-import { contextOf, heldOf, testPlace } from '../support/place.ts'
+import { contextOf, heldOf } from '../support/place.ts'
+import { testPlace } from '../support/temporary.ts'
 import { actThrough, asNobody, firstLine, startAct, until } from '../support/run-act.ts'
 
 const started: ChildProcess[] = []

@@ -5,7 +5,8 @@ import type { Identity } from '../../src/contract/resources.ts'
 import { tapDriver } from '../../src/host/linux/tap.ts'
 import { actThrough, asNobody, until } from '../support/run-act.ts'
 import { withCommand } from '../support/commands.ts'
-import { contextOf, heldOf, testPlace } from '../support/place.ts'
+import { contextOf, heldOf } from '../support/place.ts'
+import { testPlace } from '../support/temporary.ts'
 
 const place = testPlace()
 const context = contextOf(place)

@@ -1,11 +1,11 @@
 // Puts a script of ours before a real command on the PATH.
-import { chmodSync, mkdtempSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { chmodSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { temporaryDirectory } from './temporary.ts'
 
 /** A directory whose `name` runs `body`; within it, `name` is the real command again. */
 export function commandDirectory(name: string, body: string): string {
-  const directory = mkdtempSync(join(tmpdir(), 'vmledger-bin-'))
+  const directory = temporaryDirectory('vmledger-bin-')
   const path = process.env['PATH'] ?? ''
   writeFileSync(join(directory, name), `#!/bin/sh\nPATH='${path}'\n${body}\n`)
   chmodSync(join(directory, name), 0o755)
