@@ -214,10 +214,11 @@ test('whoever waits at a lock file that was forgotten locks the new one', async 
 
 test('a helper command outlives its killed creator, and the fence knows until it ends', async () => {
   const place = testPlace()
+  // It begins when it has read what to do: killed before that, the creator has asked for nothing.
   const begun = join(place.home, 'begun')
   const slow = commandDirectory(
     'ip',
-    `case "$1" in -batch) : >"${begun}"; sleep 2;; esac\nexec ip "$@"`,
+    `case "$1" in -batch) text=$(cat); : >"${begun}"; sleep 2; echo "$text" | ip "$@";; *) exec ip "$@";; esac`,
   )
   const creator = startAct(
     { home: place.home, vmId: place.vmId, act: 'create', kind: 'tap', name: 'fc-late' },
