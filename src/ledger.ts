@@ -10,7 +10,8 @@ import { limits } from './contract/limits.ts'
 import type { Phase } from './contract/phases.ts'
 import { redactConfig } from './contract/redact.ts'
 import { giveTo } from './events/database.ts'
-import { type Migration, shippedMigrations } from './events/migrations.ts'
+import type { Migration } from './events/migration.ts'
+import { shippedMigrations } from './events/migrations.ts'
 import { linuxHost } from './host/linux/host.ts'
 import { placeOf } from './host/place.ts'
 import type { Host, Place } from './host/port.ts'
@@ -18,9 +19,8 @@ import { directory } from './host/resources.ts'
 import { absent, decide, fold } from './machines/fold.ts'
 import { isStuck } from './machines/stuck.ts'
 import { machineVersion } from './machines/vm.ts'
-import type { VmSummary } from './projections/queries.ts'
-import { rebuildProjections, type RebuildResult } from './projections/rebuild.ts'
-import { type Verification, verify } from './projections/verify.ts'
+import type { RebuildResult, Verification, VmSummary } from './projections/answers.ts'
+import { openStore, type Store } from './projections/store.ts'
 import { mapBounded } from './bounded.ts'
 import { type Clock, systemClock, timestamp } from './clock.ts'
 import { defaultHome } from './home.ts'
@@ -30,7 +30,6 @@ import { Recorder } from './recorder.ts'
 import { removedVms } from './removed.ts'
 import { type ReplayStep, replayStream, type ReplayUntil } from './replay.ts'
 import type { ReconcileReport } from './report.ts'
-import { openStore, type Store } from './store.ts'
 import { checkPool, defaultSubnetPool, type SubnetPool } from './subnets.ts'
 import { Vm } from './vm.ts'
 
@@ -246,7 +245,7 @@ export class Ledger {
 
   /** Replays everything aside and compares; writes nothing. */
   verify(options: { readonly expectHead?: { readonly position: number; readonly hash: string } } = {}): Verification {
-    return verify(this.#store.db, this.#store.log.rowsAfter, {
+    return this.#store.verify({
       expectHead: options.expectHead ?? null,
       absent,
       fold,
@@ -256,7 +255,7 @@ export class Ledger {
 
   /** Makes the projections anew from the log while others go on writing. */
   rebuildProjections(): RebuildResult {
-    return rebuildProjections(this.#store.db, this.#store.log, absent, fold)
+    return this.#store.rebuild(absent, fold)
   }
 
   /** The newest event, to be anchored elsewhere. Position 0 while nothing is recorded. */
@@ -268,11 +267,11 @@ export class Ledger {
   /** Writes what is queued and closes the database. */
   close(): void {
     process.off('exit', this.#onExit)
-    if (!this.#store.db.open) return
+    if (!this.#store.isOpen()) return
     try {
       this.#recorder.close()
     } finally {
-      this.#store.db.close()
+      this.#store.close()
     }
   }
 
@@ -299,7 +298,7 @@ export class Ledger {
       host: this.host,
       place: this.#placeOf(id),
       subnetPool: this.#subnetPool,
-      takenOctets: this.#store.queries.takenOctets,
+      takenOctets: () => this.#store.queries.takenOctets(),
       secrets: this.#secrets.get(id) ?? new Set(),
       clean: (vmId) => reconcileVm(vmId, own, this.#reconciling()),
     })

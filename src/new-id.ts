@@ -11,7 +11,7 @@ export function random(): number {
     getRandomValues(pool)
     next = 0
   }
-  return pool[next++]! / 2 ** 32
+  return (pool[next++] ?? 0) / 2 ** 32
 }
 
 /** `nowMs` is the time in the id; ulid takes 0 for "no time", so a clock at the epoch gives 1. */

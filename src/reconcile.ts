@@ -88,7 +88,7 @@ async function reconcileFenced(
   const claimId = deps.newId()
   activeClaims.add(claimId)
   try {
-    const generation = await claim(vmId, state, claimId, facts, options, deps)
+    const generation = await beginCleanup(vmId, state, claimId, facts, options, deps)
     if (generation === null) return lostReport(vmId, options)
     return await releaseAll(vmId, generation, options, deps, fence)
   } finally {
@@ -117,7 +117,8 @@ function vmmVerdict(context: VmState['context'], fence: Fence, host: Host): Verd
   const held = heldResources(context).filter((resource) => resource.kind === 'process')
   if (held.length === 0) return context.process === null ? null : host.vmmVerdict(context.process, 'none', fence)
   const verdicts = held.map((resource) => verdictOn(resource, context, fence, host))
-  return verdicts.find((v) => v.verdict === 'alive') ?? verdicts.find((v) => v.verdict === 'unknown') ?? verdicts[0]!
+  const worst = (['alive', 'unknown', 'dead'] as const).map((word) => verdicts.find((v) => v.verdict === word))
+  return worst.find((verdict) => verdict !== undefined) ?? null
 }
 
 function verdictOn(resource: HeldResource, context: VmState['context'], fence: Fence, host: Host): Verdict {
@@ -134,7 +135,7 @@ function claimantWord(claim: NonNullable<VmState['context']['claim']>, host: Hos
 }
 
 /** The claim's generation, or null when somebody else was first. */
-async function claim(
+async function beginCleanup(
   vmId: VmId,
   { phase, context }: VmState,
   claimId: string,

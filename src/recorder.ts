@@ -42,6 +42,8 @@ type Pending = {
   conflicts: number
 }
 type Cached = Versioned & { readonly epoch: number }
+type Entries = AppendItem<VmState | null>['entries'][number][]
+type Taken = { readonly pending: Pending; readonly item: AppendItem<VmState | null>; readonly next: Versioned }
 type Decision =
   | { readonly kind: 'append'; readonly item: AppendItem<VmState | null>; readonly next: Versioned }
   | { readonly kind: 'refuse'; readonly error: LedgerError }
@@ -206,7 +208,7 @@ export class Recorder {
     const postponed = new Set<VmId>()
     const again: Pending[] = []
     const refused: [Pending, LedgerError][] = []
-    const taken: { pending: Pending; item: AppendItem<VmState | null>; next: Versioned }[] = []
+    const taken: Taken[] = []
     for (const pending of round) {
       const { vmId } = pending
       const decision = postponed.has(vmId) ? null : this.#decideFresh(pending, staged, recordedAt)
@@ -220,10 +222,19 @@ export class Recorder {
         again.push(pending)
       }
     }
-    const results = taken.length === 0 ? [] : this.#options.log.append(taken.map(({ item }) => item))
-    const conflicting = taken.filter(({ pending, next }, index) => !this.#settle(pending, next, results[index]!))
+    const conflicting = taken.length === 0 ? [] : this.#append(taken)
     for (const [pending, error] of refused) pending.reject(error)
-    return [...conflicting.map(({ pending }) => pending), ...again]
+    return [...conflicting, ...again]
+  }
+
+  /** Returns what has to be decided again. */
+  #append(taken: readonly Taken[]): Pending[] {
+    const results = this.#options.log.append(taken.map(({ item }) => item))
+    return taken.flatMap(({ pending, next }, index) => {
+      const result = results[index]
+      assert(result !== undefined, 'the log answers per item')
+      return this.#settle(pending, next, result) ? [] : [pending]
+    })
   }
 
   /** A stale yes is caught by the log's versions; a no counts only on the newest state. */
@@ -236,22 +247,17 @@ export class Recorder {
 
   #decide(pending: Pending, staged: ReadonlyMap<VmId, Versioned>, recordedAt: string): Decision {
     const before = staged.get(pending.vmId) ?? this.#stateOf(pending.vmId)
-    const after: VmState[] = []
+    const entries: Entries = []
     let state = before.state
     for (const event of pending.events) {
       const fact = { type: event.type, data: event.data, recordedAt } as VmEvent
-      const next = decide(state, fact)
-      if (next === null && this.#isRecorded(pending)) after.push((state = fold(state, fact)))
-      else if (next === null) return { kind: 'refuse', error: refusalError(pending.vmId, state, fact) }
-      else after.push((state = next))
+      const next = decide(state, fact) ?? (this.#isRecorded(pending) ? fold(state, fact) : null)
+      if (next === null) return { kind: 'refuse', error: refusalError(pending.vmId, state, fact) }
+      state = next
+      entries.push({ event: { ...event, recordedAt }, after: state })
     }
-    const item = {
-      streamId: vmStream(pending.vmId),
-      expectedVersion: before.version,
-      events: pending.events.map((event) => ({ ...event, recordedAt })),
-      after,
-    }
-    return { kind: 'append', item, next: { version: before.version + after.length, state } }
+    const item = { streamId: vmStream(pending.vmId), expectedVersion: before.version, entries }
+    return { kind: 'append', item, next: { version: before.version + entries.length, state } }
   }
 
   /** A repeated id is answered by the log, whatever the machine says of it now. */

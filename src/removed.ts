@@ -2,7 +2,8 @@
 import { type VmId, vmOfStream } from './contract/ids.ts'
 import type { Phase } from './contract/phases.ts'
 import { heldResources } from './contract/state.ts'
-import type { Queries, VmSummary } from './projections/queries.ts'
+import type { VmSummary } from './projections/answers.ts'
+import type { Queries } from './projections/queries.ts'
 import type { Versioned } from './recorder.ts'
 
 /** Newest removal first. */

@@ -23,14 +23,14 @@ export function replayStream(events: readonly RecordedEvent[], until: ReplayUnti
     const fact = event as unknown as VmEvent
     const isRefused = !snapshot.can(fact)
     snapshot = isRefused ? forced(snapshot, fact) : step(snapshot, fact)
-    const state: VmState = { phase: snapshot.value as PhaseOrAbsent, context: snapshot.context }
+    const state: VmState = { phase: snapshot.value, context: snapshot.context }
     return { event, phase: state.phase, state, isRefused }
   })
 }
 
 /** The log is the truth: a fact that the machine refuses is taken all the same, and said. */
 function forced(snapshot: VmSnapshot, event: VmEvent): VmSnapshot {
-  const { phase, context } = fold({ phase: snapshot.value as PhaseOrAbsent, context: snapshot.context }, event)
+  const { phase, context } = fold({ phase: snapshot.value, context: snapshot.context }, event)
   return vmMachine.resolveState({ value: phase, context })
 }
 

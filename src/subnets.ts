@@ -9,7 +9,6 @@ export const defaultSubnetPool: SubnetPool = { prefix: '192.168', first: 100, la
 
 /** @throws LedgerError INVALID_OPTION */
 export function checkPool({ prefix, first, last }: SubnetPool): void {
-  const isOctet = (n: number) => Number.isInteger(n) && n >= 0 && n <= 255
   const isPrefix = /^\d{1,3}\.\d{1,3}$/.test(prefix) && prefix.split('.').map(Number).every(isOctet)
   if (!isPrefix || !isOctet(first) || !isOctet(last) || first > last)
     throw new LedgerError(
@@ -41,6 +40,8 @@ export function nextSubnet(
 }
 
 const subnetOf = ({ prefix }: SubnetPool, octet: number): string => `${prefix}.${octet}.0/24`
+
+const isOctet = (n: number): boolean => Number.isInteger(n) && n >= 0 && n <= 255
 
 function subnetEvent({ prefix }: SubnetPool, octet: number, subnet: string): EventData<'subnet.allocated'> {
   const network = `${prefix}.${octet}`

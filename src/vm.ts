@@ -1,6 +1,6 @@
 /** One VM in its supervisor's hands: record what happens, acquire and give back what it owns. */
 import type { ChildProcess, SpawnOptions } from 'node:child_process'
-import { LedgerError } from './contract/errors.ts'
+import { assert, LedgerError } from './contract/errors.ts'
 import type { EventData, RecordedEvent, VmEventType } from './contract/events.ts'
 import type { VmId } from './contract/ids.ts'
 import { redactText, redactValue } from './contract/redact.ts'
@@ -48,7 +48,7 @@ export type StopOptions = {
 }
 export type CloseOptions = StopOptions
 
-/** What a handle needs of its ledger. */
+/** What a handle needs of its ledger. @internal */
 export type VmDependencies = {
   readonly recorder: Recorder
   readonly host: Host
@@ -71,6 +71,7 @@ export class Vm {
   #child: ChildProcess | null = null
   #closing: Promise<ReconcileReport> | null = null
 
+  /** @internal */
   constructor(id: VmId, deps: VmDependencies) {
     this.id = id
     this.#deps = deps
@@ -98,14 +99,12 @@ export class Vm {
 
   /** Settles when the event is durable. @throws IllegalTransitionError, LedgerError INVALID_EVENT, BUSY ... */
   async record(input: VmEventInput): Promise<RecordedEvent> {
-    const [event] = await this.#deps.recorder.record(this.id, [this.#draft(input)])
-    return event!
+    return only(await this.#deps.recorder.record(this.id, [this.#draft(input)]))
   }
 
   /** The same, now: blocks until the event is durable, at most 1 s for the writer's lock. */
   recordSync(input: VmEventInput): RecordedEvent {
-    const [event] = this.#deps.recorder.recordSync(this.id, [this.#draft(input)])
-    return event!
+    return only(this.#deps.recorder.recordSync(this.id, [this.#draft(input)]))
   }
 
   /** The VM's subnet; the same one when asked again. @throws LedgerError SUBNETS_EXHAUSTED */
@@ -280,12 +279,24 @@ export class Vm {
   }
 
   #intent(resource: Resource, said: readonly ResourceRef[]): Draft {
-    return intentOf(this.state(), resource, said.map(keyOf), this.#deps.secrets)
+    const facts = this.#deps.host.driver(resource.kind)?.intentFacts?.()
+    const spec = { ...resource.spec, ...facts }
+    return intentOf(this.state(), { ...resource, spec }, said.map(keyOf), this.#deps.secrets)
   }
 
   #context(): Promise<DriverContext> {
-    this.#hold ??= this.#deps.host.hold(this.#deps.place)
+    this.#hold ??= this.#takeHold()
     return this.#hold.then((hold) => ({ place: this.#deps.place, hold, fence: null }))
+  }
+
+  /** One refusal must not stick: the next who needs it asks again. */
+  async #takeHold(): Promise<Hold> {
+    try {
+      return await this.#deps.host.hold(this.#deps.place)
+    } catch (error) {
+      this.#hold = null
+      throw error
+    }
   }
 
   #driver(kind: string): Driver {
@@ -363,6 +374,12 @@ function redactTexts(data: Record<string, unknown>, secrets: ReadonlySet<string>
 
 const isFailure = (value: unknown): value is Failure =>
   value !== null && typeof value === 'object' && typeof (value as Failure).message === 'string'
+
+function only(events: readonly RecordedEvent[]): RecordedEvent {
+  const [event] = events
+  assert(event !== undefined, 'one draft, one event')
+  return event
+}
 
 const keyOf = (ref: ResourceRef): string => (typeof ref === 'string' ? ref : ref.key)
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms).unref())

@@ -32,12 +32,6 @@ const arrows: Readonly<Record<string, { rooms: readonly string[]; packages: read
     },
   }
 
-/** Files that may break an arrow, each with its reason. */
-const exceptions: Readonly<Record<string, readonly string[]>> = {
-  // Opens the database for the hallway, and asks it who it is.
-  'src/store.ts': ['better-sqlite3'],
-}
-
 type Rule = {
   readonly what: string
   readonly where: RegExp
@@ -188,7 +182,10 @@ describe('the arrows of import', () => {
       'src/host/linux/a.ts',
       `import { b } from '../port.ts'\nimport { c } from '../../contract/c.ts'`,
     ],
-    ['src/store.ts', `import type Database from 'better-sqlite3'`],
+    [
+      'src/projections/a.ts',
+      `import type Database from 'better-sqlite3'\nimport { b } from '../events/b.ts'`,
+    ],
     ['src/a.ts', `import { b } from './host/linux/b.ts'\nimport { c } from './c.ts'`],
     ['src/cli/demo/a.ts', `import { b } from '../b.ts'\nimport { c } from '../../ledger.ts'`],
     ['src/contract/a.ts', `const text = "import { b } from nowhere"`],
@@ -241,7 +238,6 @@ function brokenArrows(file: string, code: string): string[] {
   const { rooms, packages } = arrows[room]!
   return importsOf(code)
     .filter((name) => {
-      if (exceptions[file]?.includes(name)) return false
       if (!name.startsWith('.')) return !packages.some((each) => isPackage(name, each))
       const target = roomOf(posix.join(posix.dirname(file), name))
       return target !== room && !rooms.includes(target)

@@ -1,7 +1,7 @@
 /** `vmledger list`: one line a VM. */
 import { type Command, Option } from 'commander'
 import { type Phase, phases } from '../contract/phases.ts'
-import type { VmSummary } from '../projections/queries.ts'
+import type { VmSummary } from '../projections/answers.ts'
 import { withLedger } from './open.ts'
 import type { SharedOptions } from './options.ts'
 import { paint, print, printJson, type Style } from './output.ts'

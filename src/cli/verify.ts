@@ -1,6 +1,6 @@
 /** `vmledger replay --verify` and `--rebuild`: the whole ledger against its history. */
 import type { Ledger } from '../ledger.ts'
-import type { Finding } from '../projections/verify.ts'
+import type { Finding } from '../projections/answers.ts'
 import { exitCodes } from './errors.ts'
 import { paint, print, printJson, visible } from './output.ts'
 

@@ -88,7 +88,7 @@ export const catalogue = {
           .regex(kindPattern)
           .refine(isNotSubnet, 'subnets are allocated, not intended'),
         name: z.string().regex(namePattern),
-        step: z.string().max(240),
+        step: shortText,
         uses: z.array(keySchema).max(256),
         spec: z.record(z.string(), json),
       })
@@ -139,7 +139,7 @@ export const catalogue = {
     'One resource is given back, seen with our own eyes.',
     z.strictObject({
       key: keySchema,
-      step: z.string().max(240),
+      step: shortText,
       outcome: z.enum(goodOutcomes),
       attempt: z.int().positive(),
       generation,
@@ -150,7 +150,7 @@ export const catalogue = {
     'One resource could not be given back; it is still held.',
     z.strictObject({
       key: keySchema,
-      step: z.string().max(240),
+      step: shortText,
       outcome: z.enum(badOutcomes),
       error,
       attempt: z.int().positive(),

@@ -20,12 +20,11 @@ export type NewEvent = {
   readonly recordedAt: string
 }
 
-/** All events of an item are recorded, or none of them. `after` is the fold after each, for the projections. */
+/** All events of an item are recorded, or none of them. `after` is the fold after the event, for the projections. */
 export type AppendItem<State> = {
   readonly streamId: string
   readonly expectedVersion: number
-  readonly events: readonly NewEvent[]
-  readonly after: readonly State[]
+  readonly entries: readonly { readonly event: NewEvent; readonly after: State }[]
 }
 
 export type AppendResult =
@@ -149,7 +148,6 @@ export function openLog<State>(
   ): Appended {
     let head = start
     const results = items.map((item) => {
-      assert(item.events.length === item.after.length, 'one state after each event')
       const result = findRepeated(item) ?? appendOne(item, head)
       if (result.status === 'recorded' && !result.isRepeated) head = headAfter(result.events)
       return result
@@ -175,32 +173,26 @@ export function openLog<State>(
 
   function insertAll(item: AppendItem<State>, start: Head): RecordedEvent[] {
     let head = start
-    return item.events.map((event, index) => {
+    return item.entries.map(({ event, after }, index) => {
       const row = rowOf(event, item.streamId, item.expectedVersion + index + 1, head)
-      const position = row.position
-      sql.insert.run(position, row.eventId, row.streamId, row.version, row.type, row.schemaVersion, row.data, row.metadata, row.occurredAt, row.recordedAt, row.hash)
-      head = { position, hash: row.hash }
+      sql.insert.run(row.position, row.eventId, row.streamId, row.version, row.type, row.schemaVersion, row.data, row.metadata, row.occurredAt, row.recordedAt, row.hash)
+      head = { position: row.position, hash: row.hash }
       const recorded = recordedOf(event, row)
-      project(recorded, item.after[index]!)
+      project(recorded, after)
       return recorded
     })
   }
 
   /** The same ids with the same payloads were recorded before: the answer is what was recorded then. */
   function findRepeated(item: AppendItem<State>): AppendResult | null {
-    if (!item.events.some((event) => event.isIdGiven)) return null
-    const found = item.events.map((event) => findEvent(event.eventId))
-    if (found.every((event) => event === null)) return null
-    const isSame = found.every(
-      (before, index) =>
-        before !== null &&
-        before.streamId === item.streamId &&
-        before.type === item.events[index]!.type &&
-        JSON.stringify(before.data) === item.events[index]!.text,
-    )
-    if (isSame) return { status: 'recorded', events: found as RecordedEvent[], isRepeated: true }
-    const taken = item.events.find((_, index) => found[index] !== null)!.eventId
-    const message = `event id ${taken} is taken by another event; use a new id`
+    if (!item.entries.some(({ event }) => event.isIdGiven)) return null
+    const pairs = item.entries.map(({ event }) => ({ event, before: findEvent(event.eventId) }))
+    const taken = pairs.filter(({ before }) => before !== null)
+    if (taken.length === 0) return null
+    const same = pairs.flatMap(({ event, before }) => (isSame(event, item.streamId, before) ? [before] : []))
+    if (same.length === pairs.length) return { status: 'recorded', events: same, isRepeated: true }
+    const ids = taken.map(({ event }) => event.eventId).join(', ')
+    const message = `event id ${ids} is taken by another event; use a new id`
     return { status: 'refused', error: new LedgerError('IDEMPOTENCY_CONFLICT', message) }
   }
 
@@ -233,6 +225,12 @@ export function openLog<State>(
     dataVersion: () => sql.dataVersion.get() as number,
   }
 }
+
+const isSame = (event: NewEvent, streamId: string, before: RecordedEvent | null): before is RecordedEvent =>
+  before !== null &&
+  before.streamId === streamId &&
+  before.type === event.type &&
+  JSON.stringify(before.data) === event.text
 
 function rowOf(event: NewEvent, streamId: string, version: number, head: Head): EventRow {
   const row = {

@@ -6,16 +6,10 @@ import { fileURLToPath } from 'node:url'
 import Database from 'better-sqlite3'
 import { LedgerError } from '../contract/errors.ts'
 import { limits } from '../contract/limits.ts'
+import type { Migration } from './migration.ts'
 import { isBusy } from './sqlite-errors.ts'
 import { retryWhileBusy } from './wait.ts'
 
-export type Migration = {
-  readonly module: string
-  /** 1-based, gapless in its module. */
-  readonly version: number
-  readonly name: string
-  readonly sql: string
-}
 type Applied = { version: number; name: string; checksum: string }
 
 const table = `CREATE TABLE IF NOT EXISTS schema_migrations (

@@ -46,5 +46,5 @@ const alphabet = 'abcdefghijklmnopqrstuvwxyz234567'
 function base32(bytes: Buffer): string {
   let bits = ''
   for (const byte of bytes) bits += byte.toString(2).padStart(8, '0')
-  return bits.replace(/.{5}/g, (five) => alphabet[Number.parseInt(five, 2)]!).replace(/[01]+$/, '')
+  return bits.replace(/.{5}/g, (five) => alphabet.charAt(Number.parseInt(five, 2))).replace(/[01]+$/, '')
 }

@@ -94,7 +94,8 @@ const evolvers: Evolvers = {
     generation: data.claim.generation,
     attempts: context.attempts + 1,
     retryAt: null,
-    phaseSince: recordedAt,
+    // A claim that takes over another one is no new phase.
+    phaseSince: context.claim === null ? recordedAt : context.phaseSince,
   }),
   'cleanup.step_succeeded': (context, { data, recordedAt }) =>
     withStep(settle(context, data.key, 'released', data.outcome), data.step, {

@@ -21,7 +21,7 @@ export function decide(state: VmState, event: VmEvent): VmState | null {
   const rule = table[state.phase][event.type]
   if (rule === undefined) return null
   if (rule.guard !== null && !guards[rule.guard]({ context: state.context, event })) return null
-  return { phase: rule.target ?? (state.phase as Phase), context: evolve(state.context, event) }
+  return { phase: rule.target ?? state.phase, context: evolve(state.context, event) }
 }
 
 /** The state after a recorded event. Never refuses: the log is the truth, verify does the judging. */

@@ -4,28 +4,8 @@ import { asc, desc, eq } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/better-sqlite3'
 import type { Phase } from '../contract/phases.ts'
 import { events } from '../events/schema.ts'
-import { subnetAllocationsTable, vmLifecycleTable, vmsTable } from './schema.ts'
-import type { VmStatus } from './vms.ts'
-
-/** One VM as it is now. Times are RFC 3339 UTC; pids are 0 where there is none. */
-export type VmSummary = {
-  readonly id: string
-  readonly phase: Phase
-  readonly status: VmStatus
-  readonly pid: number
-  readonly ownerPid: number
-  readonly image: string | null
-  readonly version: number
-  readonly createdAt: string
-  readonly updatedAt: string
-  readonly phaseSince: string
-  readonly held: readonly string[]
-  readonly lastError: string | null
-  readonly attempts: number
-  readonly retryAt: string | null
-  /** Left the lists for good; its history stays. */
-  readonly removed: boolean
-}
+import type { VmSummary } from './answers.ts'
+import { subnetAllocationsTable, vmsTable } from './schema.ts'
 
 export type Queries = ReturnType<typeof createQueries>
 
@@ -55,13 +35,6 @@ export function createQueries(db: Database.Database) {
         .from(subnetAllocationsTable)
         .all()
         .map((row) => row.octet),
-    lifecycleOf: (vmId: string) =>
-      orm
-        .select()
-        .from(vmLifecycleTable)
-        .where(eq(vmLifecycleTable.vmId, vmId))
-        .orderBy(asc(vmLifecycleTable.version))
-        .all(),
   }
 }
 

@@ -5,13 +5,16 @@ import type { RecordedEvent, VmEvent } from '../contract/events.ts'
 import { limits } from '../contract/limits.ts'
 import { vmOfStream } from '../contract/ids.ts'
 import type { VmState } from '../contract/state.ts'
+import { explain } from '../events/sqlite-errors.ts'
 import { retryWhileBusy } from '../events/wait.ts'
+import type { RebuildResult } from './answers.ts'
 import { type Apply, createProjector, projections } from './projector.ts'
 
 export type Fold = (state: VmState, event: VmEvent) => VmState
-export type RebuildResult = { readonly events: number; readonly pages: number }
 
-type Source = { readonly readPage: (streamId: null, afterPosition: number, limit: number) => RecordedEvent[] }
+type Source = {
+  readonly readPage: (streamId: null, afterPosition: number, limit: number) => RecordedEvent[]
+}
 type Position = { position: number; pages: number }
 
 const pageEvents = 2_000
@@ -19,26 +22,27 @@ const pageEvents = 2_000
 const tailEventsMax = 1_000
 const shadow = (table: string): string => `${table}__rebuild`
 
-/** @throws LedgerError BUSY, CORRUPT_EVENT; the projections are then as they were */
+/** @throws LedgerError BUSY, DISK_FULL, CORRUPT_EVENT ...; the projections are then as they were */
 export function rebuildProjections(
   db: Database.Database,
   log: Source,
   absent: VmState,
   fold: Fold,
 ): RebuildResult {
-  immediately(db, () => createShadows(db))
+  const schema = immediately(db, () => createShadows(db))
   const apply = createProjector(db, shadow)
   const states = new Map<string, VmState>()
   const at: Position = { position: 0, pages: 0 }
-  const project = (events: readonly RecordedEvent[]): void => projectAll(events, states, at, apply, absent, fold)
+  const project = (events: readonly RecordedEvent[]): void =>
+    projectAll(events, states, at, apply, absent, fold)
   for (;;) {
     const page = log.readPage(null, at.position, pageEvents)
     if (page.length <= tailEventsMax) break
-    immediately(db, () => project(page))
+    ours(db, schema, () => project(page))
     // Without it the WAL would grow to the size of the rebuild.
     db.pragma('wal_checkpoint(PASSIVE)')
   }
-  swap(db, () => project(log.readPage(null, at.position, Number.MAX_SAFE_INTEGER)))
+  swap(db, schema, () => project(log.readPage(null, at.position, Number.MAX_SAFE_INTEGER)))
   return { events: at.position, pages: at.pages }
 }
 
@@ -73,19 +77,24 @@ export function foldInto(
   return after
 }
 
-function createShadows(db: Database.Database): void {
+/** The shadows are empty afterwards; returns the schema version by which they are known to be ours. */
+function createShadows(db: Database.Database): number {
   for (const { table } of projections) {
     db.exec(`DROP TABLE IF EXISTS "${shadow(table)}"`)
-    const sql = db.prepare('SELECT sql FROM sqlite_schema WHERE name = ?').pluck().get(table) as string
+    const sql = db
+      .prepare('SELECT sql FROM sqlite_schema WHERE name = ?')
+      .pluck()
+      .get(table) as string
     db.exec(sql.replace(/^CREATE TABLE ("?)\w+\1/, `CREATE TABLE "${shadow(table)}"`))
   }
+  return schemaVersionOf(db)
 }
 
-function swap(db: Database.Database, catchUp: () => void): void {
+function swap(db: Database.Database, schema: number, catchUp: () => void): void {
   // Renaming must not rewrite anything else; the setting is refused inside a transaction.
   db.pragma('legacy_alter_table = ON')
   try {
-    immediately(db, () => {
+    ours(db, schema, () => {
       catchUp()
       for (const { table } of projections) {
         db.exec(`DROP TABLE "${table}"`)
@@ -97,15 +106,27 @@ function swap(db: Database.Database, catchUp: () => void): void {
   }
 }
 
-function immediately(db: Database.Database, work: () => void): void {
+/** Another rebuild puts its own empty shadows in place of ours: filling those up would lose what came before. */
+function ours(db: Database.Database, schema: number, work: () => void): void {
+  immediately(db, () => {
+    if (schemaVersionOf(db) !== schema)
+      throw new LedgerError('BUSY', 'another rebuild of this ledger began; try again')
+    work()
+  })
+}
+
+/** SQLite counts every change of the schema. */
+const schemaVersionOf = (db: Database.Database): number =>
+  db.pragma('schema_version', { simple: true }) as number
+
+function immediately<T>(db: Database.Database, work: () => T): T {
   retryWhileBusy(() => db.exec('BEGIN IMMEDIATE'), limits.busyMsMax, 'rebuild')
   try {
-    work()
+    const result = work()
     db.exec('COMMIT')
+    return result
   } catch (error) {
     if (db.inTransaction) db.exec('ROLLBACK')
-    if (error instanceof Error && /no such table: .*__rebuild/.test(error.message))
-      throw new LedgerError('BUSY', 'another rebuild of this ledger began; try again', { cause: error })
-    throw error
+    throw explain(error, db.name)
   }
 }

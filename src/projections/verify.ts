@@ -7,41 +7,10 @@ import type { VmState } from '../contract/state.ts'
 import { chainHash, genesis } from '../events/chain.ts'
 import { decode } from '../events/codec.ts'
 import type { EventRow } from '../events/schema.ts'
+import type { Finding, FindingKind, Verification } from './answers.ts'
 import type { Projection, Row } from './projection.ts'
 import { projections } from './projector.ts'
 import { type Fold, foldInto } from './rebuild.ts'
-
-export type FindingKind =
-  | 'position_gap'
-  | 'version_gap'
-  | 'hash_mismatch'
-  | 'corrupt_event'
-  | 'refused_by_current_machine'
-  | 'row_differs'
-  | 'row_missing'
-  | 'row_unexpected'
-  | 'head_differs'
-
-/** One place where the database does not say what its history says. */
-export type Finding = {
-  readonly kind: FindingKind
-  readonly position: number | null
-  readonly table: string
-  /** The key of the row, `vm-x` or `vm-x/3`. */
-  readonly row: string | null
-  readonly column: string | null
-  readonly expected: string | number | null
-  readonly found: string | number | null
-}
-
-export type Verification = {
-  readonly ok: boolean
-  readonly events: number
-  readonly head: { readonly position: number; readonly hash: string }
-  readonly findings: readonly Finding[]
-  /** More were found than are listed. */
-  readonly truncated: boolean
-}
 
 export type VerifyOptions = {
   readonly expectHead: { readonly position: number; readonly hash: string } | null
@@ -58,12 +27,24 @@ const pageRows = 2_000
 const findingsMax = 1_000
 
 /** Reads one snapshot; writes nothing. */
-export function verify(db: Database.Database, rowsAfter: RowsAfter, options: VerifyOptions): Verification {
+export function verify(
+  db: Database.Database,
+  rowsAfter: RowsAfter,
+  options: VerifyOptions,
+): Verification {
   const findings: Finding[] = []
   let count = 0
   const report: Report = (finding) => {
     count += 1
-    if (findings.length < findingsMax) findings.push({ position: null, row: null, column: null, expected: null, found: null, ...finding })
+    if (findings.length < findingsMax)
+      findings.push({
+        position: null,
+        row: null,
+        column: null,
+        expected: null,
+        found: null,
+        ...finding,
+      })
   }
   db.exec('BEGIN')
   try {
@@ -74,12 +55,17 @@ export function verify(db: Database.Database, rowsAfter: RowsAfter, options: Ver
   }
 }
 
-function verifyInside(db: Database.Database, rowsAfter: RowsAfter, options: VerifyOptions, report: Report) {
+function verifyInside(
+  db: Database.Database,
+  rowsAfter: RowsAfter,
+  options: VerifyOptions,
+  report: Report,
+) {
   const chain = new ChainCheck(report)
   const rows = new RowsCheck(db, report)
   const states = new Map<string, VmState>()
   let events = 0
-  for (let after = 0; ; ) {
+  for (let after = 0; ;) {
     const page = rowsAfter(after, pageRows)
     if (page.length === 0) break
     for (const row of page) {
@@ -89,12 +75,18 @@ function verifyInside(db: Database.Database, rowsAfter: RowsAfter, options: Veri
       checkAnchor(row, options, report)
     }
     events += page.length
-    after = page.at(-1)!.position
+    after = chain.head.position
   }
   rows.finish()
   const { position, hash } = chain.head
   if (options.expectHead !== null && options.expectHead.position > position)
-    report({ kind: 'head_differs', table: 'events', position: position + 1, expected: options.expectHead.position, found: position })
+    report({
+      kind: 'head_differs',
+      table: 'events',
+      position: position + 1,
+      expected: options.expectHead.position,
+      found: position,
+    })
   return { events, head: { position, hash: hash.toString('hex') } }
 }
 
@@ -109,7 +101,14 @@ function judge(
   if (vmId === null) return
   const before = states.get(vmId) ?? options.absent
   if (!options.accepts(before, event as unknown as VmEvent))
-    report({ kind: 'refused_by_current_machine', table: 'events', position: event.position, row: vmId, expected: before.phase, found: event.type })
+    report({
+      kind: 'refused_by_current_machine',
+      table: 'events',
+      position: event.position,
+      row: vmId,
+      expected: before.phase,
+      found: event.type,
+    })
   const after = foldInto(states, event, options.absent, options.fold)
   if (after !== null) rows.expect(event, vmId, after)
 }
@@ -128,7 +127,14 @@ function checkAnchor(row: EventRow, { expectHead }: VerifyOptions, report: Repor
   if (expectHead?.position !== row.position) return
   const hash = row.hash.toString('hex')
   if (hash !== expectHead.hash)
-    report({ kind: 'head_differs', table: 'events', position: row.position, column: 'hash', expected: expectHead.hash, found: hash })
+    report({
+      kind: 'head_differs',
+      table: 'events',
+      position: row.position,
+      column: 'hash',
+      expected: expectHead.hash,
+      found: hash,
+    })
 }
 
 /** Positions and versions without gaps, and every hash as its columns and its predecessor say. */
@@ -145,13 +151,32 @@ class ChainCheck {
     const { position } = row
     const at = { table: 'events', position } as const
     if (position !== this.head.position + 1)
-      this.#report({ ...at, kind: 'position_gap', column: 'position', expected: this.head.position + 1, found: position })
+      this.#report({
+        ...at,
+        kind: 'position_gap',
+        column: 'position',
+        expected: this.head.position + 1,
+        found: position,
+      })
     const expected = chainHash(this.head.hash, row)
     if (!expected.equals(row.hash))
-      this.#report({ ...at, kind: 'hash_mismatch', column: 'hash', expected: expected.toString('hex'), found: row.hash.toString('hex') })
+      this.#report({
+        ...at,
+        kind: 'hash_mismatch',
+        column: 'hash',
+        expected: expected.toString('hex'),
+        found: row.hash.toString('hex'),
+      })
     const version = (this.#versions.get(row.streamId) ?? 0) + 1
     if (row.version !== version)
-      this.#report({ ...at, kind: 'version_gap', row: row.streamId, column: 'version', expected: version, found: row.version })
+      this.#report({
+        ...at,
+        kind: 'version_gap',
+        row: row.streamId,
+        column: 'version',
+        expected: version,
+        found: row.version,
+      })
     this.#versions.set(row.streamId, row.version)
     // The stored hash, so that one tampered row is one finding and not all that follow.
     this.head = { position, hash: row.hash }
@@ -179,7 +204,8 @@ class RowsCheck {
     for (const table of this.#tables) {
       const change = table.projection.change(event, vmId, after)
       if (change === null) continue
-      if (table.projection.keeps === 'log' && change.op === 'put') this.#compare(table, change.row, event.position)
+      if (table.projection.keeps === 'log' && change.op === 'put')
+        this.#compare(table, change.row, event.position)
       else if (change.op === 'put') table.rows.set(vmId, change.row)
       else table.rows.delete(vmId)
     }
@@ -195,7 +221,9 @@ class RowsCheck {
   #compare(table: TableCheck, expected: Row, position: number | null): void {
     const { projection } = table
     const row = keyOf(projection, expected)
-    const found = table.read.get(...projection.key.map((column) => expected[column])) as Row | undefined
+    const found = table.read.get(...projection.key.map((column) => expected[column])) as
+      | Row
+      | undefined
     if (found === undefined) {
       this.#report({ kind: 'row_missing', table: projection.table, row, position })
       return
@@ -203,7 +231,15 @@ class RowsCheck {
     table.seen += 1
     for (const column of projection.columns)
       if (found[column] !== expected[column])
-        this.#report({ kind: 'row_differs', table: projection.table, row, column, position, expected: expected[column] ?? null, found: found[column] ?? null })
+        this.#report({
+          kind: 'row_differs',
+          table: projection.table,
+          row,
+          column,
+          position,
+          expected: expected[column] ?? null,
+          found: found[column] ?? null,
+        })
   }
 
   #count({ projection }: TableCheck): number {
@@ -211,7 +247,9 @@ class RowsCheck {
   }
 
   #reportUnexpected({ projection, rows }: TableCheck): void {
-    for (const found of this.#db.prepare(`SELECT * FROM "${projection.table}"`).iterate() as Iterable<Row>) {
+    for (const found of this.#db
+      .prepare(`SELECT * FROM "${projection.table}"`)
+      .iterate() as Iterable<Row>) {
       const row = keyOf(projection, found)
       const isExpected = projection.keeps === 'state' ? rows.has(row) : this.#isLogged(found)
       if (!isExpected) this.#report({ kind: 'row_unexpected', table: projection.table, row })
@@ -219,7 +257,11 @@ class RowsCheck {
   }
 
   #isLogged(row: Row): boolean {
-    return this.#db.prepare('SELECT 1 FROM events WHERE position = ?').get(row['position']) !== undefined
+    return (
+      this.#db
+        .prepare(`SELECT 1 FROM events WHERE position = ? AND stream_id LIKE 'vm/%'`)
+        .get(row['position']) !== undefined
+    )
   }
 }
 

@@ -1,8 +1,7 @@
 /** vms: one row for every VM that is not removed, as it is now. */
 import { heldResources, type VmContext, type VmState } from '../contract/state.ts'
+import type { VmStatus } from './answers.ts'
 import { cachedJson, type Projection } from './projection.ts'
-
-export type VmStatus = 'running' | 'stopped' | 'crashed'
 
 const configJson = cachedJson((config) => config)
 const heldJson = cachedJson((resources) =>

@@ -6,13 +6,13 @@ const [, , home] = process.argv
 const ledger = openLedger({ home, host: simulatedHost() })
 const vm = await ledger.createVm({ backend: 'test' })
 const acknowledged = []
-let isStopped = false
+const stopping = new AbortController()
 process.on('message', ({ action }) => {
   if (action === 'end') process.exit(0)
-  isStopped = true
+  stopping.abort()
 })
 process.send({ ready: true })
 const until = performance.now() + 20_000
-while (!isStopped && performance.now() < until) acknowledged.push((await vm.record({ type: 'vm.adopted' })).eventId)
+while (!stopping.signal.aborted && performance.now() < until) acknowledged.push((await vm.record({ type: 'vm.adopted' })).eventId)
 ledger.close()
 process.send({ acknowledged })

@@ -31,8 +31,8 @@ async function retrying(work) {
   }
 }
 
-process.on('message', async ({ action }) => {
+process.on('message', ({ action }) => {
   if (action === 'end') process.exit(0)
-  process.send({ result: await actions[action]() })
+  void actions[action]().then((result) => process.send({ result }))
 })
 process.send({ ready: true })

@@ -3,7 +3,8 @@ import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, 
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { openDatabase } from '../../src/events/database.ts'
-import { type Migration, shippedMigrations } from '../../src/events/migrations.ts'
+import type { Migration } from '../../src/events/migration.ts'
+import { shippedMigrations } from '../../src/events/migrations.ts'
 import { openLedger } from '../../src/ledger.ts'
 import { simulatedHost } from '../../src/host/simulated/host.ts'
 import { runTogether, startChild } from '../support/children.ts'
@@ -112,14 +113,15 @@ describe('a schema that moved on', () => {
   })
 })
 
+function damaged(bytes: (file: string) => Buffer): string {
+  const home = temporaryHome()
+  open(home, shipped).close()
+  const file = join(home, 'state.db')
+  writeFileSync(file, bytes(file))
+  return home
+}
+
 describe('a file that is no ledger', () => {
-  const damaged = (bytes: (file: string) => Buffer): string => {
-    const home = temporaryHome()
-    open(home, shipped).close()
-    const file = join(home, 'state.db')
-    writeFileSync(file, bytes(file))
-    return home
-  }
   test.each([
     ['text', () => Buffer.from('this is not a database at all, but long enough to be looked at as one'.repeat(20))],
     ['a damaged header', (file: string) => { const all = readFileSync(file); all.fill(0xff, 20, 90); return all }],

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { simulatedHost } from '../../src/host/simulated/host.ts'
 import { seededRandom } from '../../src/host/simulated/random.ts'
 import { openLedger } from '../../src/ledger.ts'
-import type { Finding } from '../../src/projections/verify.ts'
+import type { Finding } from '../../src/projections/answers.ts'
 import { otherClient } from '../support/ledgers.ts'
 
 const seed = Number(process.env['VMLEDGER_SEED'] ?? 20_261_122)
@@ -88,10 +88,11 @@ describe(`50 random rows (seed ${seed})`, () => {
   test('a deleted row is found where it was', () => {
     const { home, db } = copy()
     for (const fraction of rows) {
-      const position = positionOf(fraction * 0.99)
+      // The last one's absence is the cut tail's test.
+      const position = Math.min(positionOf(fraction), head.position - 1)
       const row = db.prepare('SELECT * FROM events WHERE position = ?').get(position) as Record<string, unknown>
       db.prepare('DELETE FROM events WHERE position = ?').run(position)
-      if (position < head.position) expect(findings(home)[0]).toMatchObject({ kind: 'position_gap', expected: position })
+      expect(findings(home)[0]).toMatchObject({ kind: 'position_gap', expected: position })
       const names = Object.keys(row)
       db.prepare(`INSERT INTO events (${names.join()}) VALUES (${names.map(() => '?').join()})`).run(...Object.values(row))
     }
@@ -160,28 +161,26 @@ describe('projections', () => {
   test.each(['vms', 'vm_lifecycle', 'subnet_allocations'])('every cell of %s that is changed is found there', (table) => {
     const { home, db } = copy()
     const stored = db.prepare(`SELECT rowid AS rid, * FROM ${table}`).all() as Record<string, unknown>[]
-    const few = stored.length > 12 ? rows.slice(0, 12).map((f) => stored[Math.floor(f * stored.length)]!) : stored
-    expect(few.length).toBeGreaterThan(3)
+    expect(stored.length).toBeGreaterThan(3)
     let cells = 0
-    for (const row of few)
+    for (const row of stored)
       for (const column of Object.keys(row).filter((name) => name !== 'rid')) {
         const set = db.prepare(`UPDATE ${table} SET ${column} = ? WHERE rowid = ?`)
         const rowid = column === 'position' ? Number(row['rid']) : row['rid']
-        const value = table === 'vms' && column === 'status' ? (row[column] === 'crashed' ? 'stopped' : 'crashed') : row[column] === null ? 'x' : cellChange(column, row[column])
+        const value = cellChange(column, row[column])
         if (isTaken(db, table, column, value)) continue
         set.run(value, rowid)
         const found = findings(home)
-        expect(found.length, `${table}.${column}`).toBeGreaterThan(0)
-        expect(found.every((f) => f.table === table)).toBe(true)
-        if (!['id', 'vm_id', 'position'].includes(column) || (column === 'vm_id' && table === 'vm_lifecycle'))
-          expect(found[0]).toMatchObject({ kind: 'row_differs', column, found: value, expected: row[column] })
-        else expect(found.map((f) => f.kind).toSorted()).toEqual(['row_missing', 'row_unexpected'])
+        const expected = isKey(table, column)
+          ? [{ kind: 'row_missing', table }, { kind: 'row_unexpected', table }]
+          : [{ kind: 'row_differs', table, column, found: value, expected: row[column] }]
+        expect(found, `${table}.${column}`).toMatchObject(expected)
         set.run(row[column], column === 'position' ? value : rowid)
         cells += 1
       }
     expect(cells).toBeGreaterThan(20)
     expect(findings(home)).toEqual([])
-  }, 60_000)
+  }, 120_000)
 
   test.each(['vms', 'vm_lifecycle', 'subnet_allocations'])('a row of %s that is missing or one too many is found', (table) => {
     const { home, db } = copy()
@@ -194,7 +193,11 @@ describe('projections', () => {
   })
 })
 
+const isKey = (table: string, column: string): boolean =>
+  table === 'vm_lifecycle' ? column === 'position' : column === 'id' || column === 'vm_id'
 const cellChange = (column: string, value: unknown): unknown => {
+  if (value === null) return 'x'
+  if (column === 'status') return value === 'crashed' ? 'stopped' : 'crashed'
   if (column === 'position') return 1_000_000
   if (column === 'octet') return 7
   return typeof value === 'number' ? value + 1_000 : `${String(value)}x`

@@ -7,13 +7,17 @@ import type { Clock } from '../../src/clock.ts'
 import type { RecordedEvent } from '../../src/contract/events.ts'
 import { vmId, type VmId } from '../../src/contract/ids.ts'
 import type { PhaseOrAbsent } from '../../src/contract/phases.ts'
-import { shippedMigrations } from '../../src/events/migrations.ts'
+import type { VmState } from '../../src/contract/state.ts'
+import { openDatabase } from '../../src/events/database.ts'
+import { type Log, openLog } from '../../src/events/log.ts'
+import { shippedMigrations, targetVersion } from '../../src/events/migrations.ts'
 import { idFactory } from '../../src/new-id.ts'
-import { projections } from '../../src/projections/projector.ts'
+import { createProjector, projections } from '../../src/projections/projector.ts'
 import { Recorder } from '../../src/recorder.ts'
-import { openStore, type Store } from '../../src/store.ts'
 import { seededRandom, testClock } from '../../src/testing/index.ts'
 import { propose, type Random } from '../machines/history.ts'
+
+export type Store = { readonly db: Database.Database; readonly log: Log<VmState | null> }
 
 /** One database with its recorder, and what was asked of it. */
 export type Recorded = {
@@ -37,15 +41,9 @@ export type TemporaryStore = {
 export function openTemporaryStore(): TemporaryStore {
   const folder = mkdtempSync(join(tmpdir(), 'vmledger-test-'))
   const file = join(folder, 'home', 'state.db')
-  const store = openStore({
-    file,
-    migrations: shippedMigrations('ledger'),
-    readonly: false,
-    now: '2026-01-01T00:00:00.000Z',
-    newId: idFactory(() => 1),
-    machineId: 'machine-1',
-    adoptHost: false,
-  })
+  const migrations = shippedMigrations('ledger')
+  const db = openDatabase({ file, migrations, readonly: false, now: '2026-01-01T00:00:00.000Z' })
+  const store = { db, log: openLog(db, targetVersion(migrations), createProjector(db)) }
   const close = (): void => {
     store.db.close()
     rmSync(folder, { recursive: true, force: true })
