@@ -10,6 +10,7 @@ const steps = {
   lint: ['oxlint', '--format=unix'],
   format: ['oxfmt', '--list-different'],
   unused: ['knip', '--no-progress', '--no-config-hints'],
+  docs: ['node', 'scripts/generate-docs.ts', '--check'],
   package: ['node', 'scripts/check-package.ts'],
 } as const
 type Step = keyof typeof steps
