@@ -104,6 +104,6 @@ export default defineConfig({
       },
     },
     { files: ['*.config.ts', 'test/setup/**'], rules: { 'import/no-default-export': 'off' } },
-    { files: ['test/**'], rules: { 'typescript/no-non-null-assertion': 'off' } },
+    { files: ['test/**', 'bench/**'], rules: { 'typescript/no-non-null-assertion': 'off' } },
   ],
 })

@@ -13,14 +13,20 @@ const events = Number(process.env['VMLEDGER_BENCH_EVENTS'] ?? 100_000)
 const folder = mkdtempSync(join(process.env['VMLEDGER_BENCH_DIR'] ?? tmpdir(), 'vmledger-bench-'))
 
 try {
-  const samples = { ...(await single()), ...(await rebuildAndVerify(join(folder, 'rebuild'), events, 7)) }
+  const samples = {
+    ...(await single()),
+    ...(await rebuildAndVerify(join(folder, 'rebuild'), events, 7)),
+  }
   const result: Result = {
     node: process.version,
     samples: summarise(samples),
     ratios: {
       'record_sync / bare, p50': ratio(samples['record_sync']!, samples['bare']!),
       'rate: bare / group of 64 of 8 VMs, mean': ratio(samples['bare_mean']!, samples['group_64']!),
-      'rate: bare / group of 64 of 64 VMs, mean': ratio(samples['bare_mean']!, samples['group_64_vms']!),
+      'rate: bare / group of 64 of 64 VMs, mean': ratio(
+        samples['bare_mean']!,
+        samples['group_64_vms']!,
+      ),
     },
   }
   const results = join(import.meta.dirname, 'results')
@@ -61,7 +67,9 @@ async function single(): Promise<Record<string, Samples>> {
 }
 
 async function oneRound(cases: Readonly<Record<string, Case>>): Promise<Record<string, number[]>> {
-  const times: Record<string, number[]> = Object.fromEntries(Object.keys(cases).map((name) => [name, []]))
+  const times: Record<string, number[]> = Object.fromEntries(
+    Object.keys(cases).map((name) => [name, []]),
+  )
   for (let block = 0; block < blocksPerRound; block++)
     for (const [name, one] of Object.entries(cases)) times[name]!.push(...(await one.run()))
   return times

@@ -13,16 +13,35 @@ import type { Samples } from './statistics.ts'
 export type Case = { readonly run: () => number[] | Promise<number[]>; readonly close: () => void }
 
 const insertsPerBlock = 20
-const identity = { machineId: 'm', bootId: 'b', pid: 1234, startTime: 5678, pidNamespace: 'pid:[1]', timeNamespace: 'time:[1]' }
+const identity = {
+  machineId: 'm',
+  bootId: 'b',
+  pid: 1234,
+  startTime: 5678,
+  pidNamespace: 'pid:[1]',
+  timeNamespace: 'time:[1]',
+}
 
 /** The limit: the same table with its triggers, one row a transaction, everything computed before. */
 export function bareInserts(home: string): Case {
   mkdirSync(home, { mode: 0o700 })
-  const db = openDatabase({ file: join(home, 'state.db'), migrations: shippedMigrations('ledger'), readonly: false, now: new Date().toISOString() })
+  const db = openDatabase({
+    file: join(home, 'state.db'),
+    migrations: shippedMigrations('ledger'),
+    readonly: false,
+    now: new Date().toISOString(),
+  })
   const newId = idFactory(Date.now)
   const insert = db.prepare('INSERT INTO events VALUES (?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?)')
   const data = JSON.stringify({ owner: identity })
-  const metadata = JSON.stringify({ actor: 'supervisor', bootId: 'b', pid: 1234, machineVersion: 1, correlationId: null, causationId: null })
+  const metadata = JSON.stringify({
+    actor: 'supervisor',
+    bootId: 'b',
+    pid: 1234,
+    machineVersion: 1,
+    correlationId: null,
+    causationId: null,
+  })
   const now = new Date().toISOString()
   const hash = Buffer.alloc(32)
   let position = 0
@@ -30,7 +49,18 @@ export function bareInserts(home: string): Case {
     run: () =>
       perEvent(insertsPerBlock, () => {
         position += 1
-        insert.run(position, newId(), 'vm/vm-bench', position, 'vm.adopted', data, metadata, now, now, hash)
+        insert.run(
+          position,
+          newId(),
+          'vm/vm-bench',
+          position,
+          'vm.adopted',
+          data,
+          metadata,
+          now,
+          now,
+          hash,
+        )
       }),
     close: () => db.close(),
   }
@@ -52,7 +82,9 @@ export function recordSyncs(home: string): Case {
 /** `size` records at once, of `vmCount` VMs in turn: one transaction a turn of the event loop. */
 export async function groupCommits(home: string, size: number, vmCount: number): Promise<Case> {
   const ledger = openLedger({ home, host: simulatedHost() })
-  const vms = await Promise.all(Array.from({ length: vmCount }, () => ledger.createVm({ backend: 'bench' })))
+  const vms = await Promise.all(
+    Array.from({ length: vmCount }, () => ledger.createVm({ backend: 'bench' })),
+  )
   const handles = Array.from({ length: size }, (_, index) => vms[index % vmCount]!)
   return {
     run: async () => {
@@ -74,9 +106,14 @@ const life: readonly VmEventInput[] = [
 ]
 
 /** A log of about `events` events in 12-event streams, rebuilt and verified `times` times. */
-export async function rebuildAndVerify(home: string, events: number, times: number): Promise<Record<string, Samples>> {
+export async function rebuildAndVerify(
+  home: string,
+  events: number,
+  times: number,
+): Promise<Record<string, Samples>> {
   const ledger = openLedger({ home, host: simulatedHost() })
-  while (ledger.head().position < events) await Promise.all(Array.from({ length: 256 }, () => oneLife(ledger)))
+  while (ledger.head().position < events)
+    await Promise.all(Array.from({ length: 256 }, () => oneLife(ledger)))
   const count = ledger.head().position
   const samples = {
     rebuild: { doc: `(d) rebuild of ${count} events`, unit: 'ms', values: [] as number[] },

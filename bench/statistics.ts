@@ -55,9 +55,15 @@ export function table({ samples, ratios }: Result): string {
   const all = [['what', 'median', 'min', 'max', 'n'], ...rows]
   const widths = [0, 1, 2, 3, 4].map((column) => Math.max(...all.map((row) => row[column]!.length)))
   const lines = all.map((row) =>
-    row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join('  '),
+    row
+      .map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!)))
+      .join('  '),
   )
-  return [...lines, '', ...Object.entries(ratios).map(([name, r]) => `${name.padEnd(44)} ${r}`)].join('\n')
+  return [
+    ...lines,
+    '',
+    ...Object.entries(ratios).map(([name, r]) => `${name.padEnd(44)} ${r}`),
+  ].join('\n')
 }
 
 const round = (value: number): number => Math.round(value * 1000) / 1000

@@ -1,9 +1,10 @@
-// Bundles src/ into dist/ with drizzle-orm inlined, always or only when dist is older than src.
+// Bundles src/ into dist/, always or only when dist is older than src: the library with drizzle-orm inlined,
+// and the CLI by itself with everything but SQLite inlined, because loading packages is most of its time.
 import {
   chmodSync,
-  existsSync,
   mkdirSync,
   readdirSync,
+  readFileSync,
   renameSync,
   rmSync,
   statSync,
@@ -16,20 +17,31 @@ import type { OutputChunk } from 'rolldown'
 
 const root = resolve(import.meta.dirname, '..')
 const dist = join(root, 'dist')
-const entries = {
-  index: 'src/index.ts',
-  cli: 'src/cli/main.ts',
-  testing: 'src/testing/index.ts',
+type Target = {
+  readonly entries: Readonly<Record<string, string>>
+  readonly external: readonly RegExp[]
+  /** Packages that may become part of the output. */
+  readonly inlined: readonly string[]
 }
-const external = [/^node:/, /^(xstate|better-sqlite3|ulid|zod|commander)(\/|$)/]
-const inlined = '/node_modules/drizzle-orm/'
-const inlinedNotice = '// Contains drizzle-orm, by the Drizzle Team, under the Apache License 2.0.'
+const library: Target = {
+  entries: { index: 'src/index.ts', testing: 'src/testing/index.ts' },
+  // zod above all: a supervisor's own schemas must be of the same copy.
+  external: [/^node:/, /^(xstate|better-sqlite3|ulid|zod)(\/|$)/],
+  inlined: ['drizzle-orm'],
+}
+const cli: Target = {
+  entries: { cli: 'src/cli/main.ts' },
+  external: [/^node:/, /^better-sqlite3(\/|$)/],
+  inlined: ['drizzle-orm', 'xstate', 'ulid', 'zod', 'commander'],
+}
+const targets = [library, cli]
 
 if (process.argv[1] === import.meta.filename) await orExit(bundle())
 
 /** Bundles unless every output is newer than everything in src. */
 export async function bundleIfStale(): Promise<void> {
-  const outputs = Object.keys(entries).map((name) => join(dist, `${name}.js`))
+  const names = targets.flatMap(({ entries }) => Object.keys(entries))
+  const outputs = names.map((name) => join(dist, `${name}.js`))
   const builtAtMs = Math.min(...outputs.map(modifiedAtMs))
   if (builtAtMs < newestMs([join(root, 'src'), import.meta.filename])) await bundle()
 }
@@ -37,7 +49,7 @@ export async function bundleIfStale(): Promise<void> {
 /** Writes dist/*.js; files of an earlier bundle that are no longer part of it go. */
 export async function bundle(): Promise<void> {
   const startedAt = new Date()
-  const chunks = await generate()
+  const chunks = (await Promise.all(targets.map(generate))).flat()
   mkdirSync(dist, { recursive: true })
   for (const chunk of chunks) writeChunk(chunk, startedAt)
   const written = new Set(chunks.map((chunk) => chunk.fileName))
@@ -57,15 +69,13 @@ export async function orExit(work: Promise<void>): Promise<void> {
   }
 }
 
-async function generate(): Promise<OutputChunk[]> {
+async function generate({ entries, external, inlined }: Target): Promise<OutputChunk[]> {
   const { rolldown } = await import('rolldown') // here, because a fresh dist does not need it
-  const present = Object.entries(entries).filter(([, file]) => isThere(file))
-  if (present.length === 0) return []
   const build = await rolldown({
     cwd: root,
-    input: Object.fromEntries(present),
+    input: { ...entries },
     platform: 'node',
-    external,
+    external: [...external],
     onLog: (level, log) => {
       if (level === 'warn') throw new Error(log.message)
     },
@@ -73,30 +83,35 @@ async function generate(): Promise<OutputChunk[]> {
   const { output } = await build.generate({
     format: 'esm',
     chunkFileNames: '[name]-[hash].js',
-    postBanner: ({ moduleIds }) => (moduleIds.some(isInlined) ? inlinedNotice : ''),
+    postBanner: ({ moduleIds }) => noticeOf(moduleIds),
   })
   await build.close()
   const chunks = output.filter((item) => item.type === 'chunk')
-  for (const id of chunks.flatMap((chunk) => chunk.moduleIds)) assertExpected(id)
+  const packages = packagesOf(chunks.flatMap((chunk) => chunk.moduleIds))
+  const unexpected = packages.filter((name) => !inlined.includes(name))
+  // A package that slips into the bundle unnoticed would be shipped without being a dependency.
+  if (unexpected.length > 0)
+    throw new Error(`${unexpected.join(', ')} would be inlined; make it external or allow it`)
   return chunks
 }
 
-/** A missing entry does not keep the rest from being tested; the package check refuses it. */
-function isThere(file: string): boolean {
-  const there = existsSync(join(root, file))
-  if (!there) process.stderr.write(`bundle: there is no ${file}, left out\n`)
-  return there
+/** The packages that modules come from, each once. */
+function packagesOf(moduleIds: readonly string[]): string[] {
+  const names = moduleIds.map((id) => /.*\/node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(id)?.[1])
+  return [...new Set(names.filter((name) => name !== undefined))].toSorted()
 }
 
-/** A package that slips into the bundle unnoticed would be shipped without being a dependency. */
-function assertExpected(moduleId: string): void {
-  if (moduleId.includes('/node_modules/') && !isInlined(moduleId)) {
-    throw new Error(`${moduleId} would be inlined; make it external or allow it`)
-  }
+/** Whose work is inside, under which terms: their licences ask for it. */
+function noticeOf(moduleIds: readonly string[]): string {
+  return packagesOf(moduleIds).map(noticeOfPackage).join('')
 }
 
-function isInlined(moduleId: string): boolean {
-  return moduleId.includes(inlined)
+function noticeOfPackage(name: string): string {
+  const folder = join(root, 'node_modules', name)
+  const { version, license } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'))
+  const file = readdirSync(folder).find((entry) => /^licen[cs]e(\.|$)/i.test(entry))
+  const text = file === undefined ? '' : `\n\n${readFileSync(join(folder, file), 'utf8').trim()}`
+  return `/*! Contains ${name} ${version}, under the ${license} licence.${text} */\n`
 }
 
 /** Writes beside and renames: another process may be starting the CLI at this moment. */

@@ -13,7 +13,16 @@ export { secret } from './contract/redact.ts'
 export type { Identity, Outcome, ProcessIdentity, Resource } from './contract/resources.ts'
 export type { HeldResource, VmContext, VmState } from './contract/state.ts'
 export { linuxHost } from './host/linux/host.ts'
-export type { Created, Driver, DriverContext, Host, Observed, Place, Released, Verdict } from './host/port.ts'
+export type {
+  Created,
+  Driver,
+  DriverContext,
+  Host,
+  Observed,
+  Place,
+  Released,
+  Verdict,
+} from './host/port.ts'
 export { directory, fileCopy, nftTable, tap, tapName } from './host/resources.ts'
 export { defaultHome } from './home.ts'
 export {

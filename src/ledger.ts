@@ -29,7 +29,7 @@ import { type ReconcileDependencies, type ReconcileOptions, reconcileVm } from '
 import { Recorder } from './recorder.ts'
 import { removedVms } from './removed.ts'
 import { type ReplayStep, replayStream, type ReplayUntil } from './replay.ts'
-import type { ReconcileReport } from './report.ts'
+import type { ReconcileReason, ReconcileReport } from './report.ts'
 import { checkPool, defaultSubnetPool, type SubnetPool } from './subnets.ts'
 import { Vm } from './vm.ts'
 
@@ -68,7 +68,7 @@ export type CreateVmOptions = {
 export type ReconcilePassOptions = {
   /** All that are not cleaned when left out. */
   readonly vmIds?: readonly string[]
-  readonly reason?: ReconcileOptions['reason']
+  readonly reason?: ReconcileReason
   readonly dryRun?: boolean
   /** Kills VMMs that live. */
   readonly force?: boolean
@@ -152,7 +152,12 @@ export class Ledger {
       log: this.#store.log,
       clock: this.#clock,
       newId: this.#newId,
-      metadata: { actor: options.actor ?? 'supervisor', bootId: self.bootId, pid: self.pid, machineVersion },
+      metadata: {
+        actor: options.actor ?? 'supervisor',
+        bootId: self.bootId,
+        pid: self.pid,
+        machineVersion,
+      },
       onRecorded: (events) => this.#publish(events),
     })
     process.once('exit', this.#onExit)
@@ -193,7 +198,10 @@ export class Ledger {
   list({ phase, stuck = false, removed = false }: ListFilter = {}): VmSummary[] {
     const { queries } = this.#store
     const gone = removed ? removedVms(queries, (id) => this.#recorder.current(id)) : []
-    const vms = [...queries.listVms(phase ?? null), ...gone.filter((vm) => vm.phase === (phase ?? vm.phase))]
+    const vms = [
+      ...queries.listVms(phase ?? null),
+      ...gone.filter((vm) => vm.phase === (phase ?? vm.phase)),
+    ]
     return stuck ? vms.filter((vm) => isStuck(vm, this.#clock.now())) : vms
   }
 
@@ -244,7 +252,9 @@ export class Ledger {
   }
 
   /** Replays everything aside and compares; writes nothing. */
-  verify(options: { readonly expectHead?: { readonly position: number; readonly hash: string } } = {}): Verification {
+  verify(
+    options: { readonly expectHead?: { readonly position: number; readonly hash: string } } = {},
+  ): Verification {
     return this.#store.verify({
       expectHead: options.expectHead ?? null,
       absent,
@@ -282,7 +292,11 @@ export class Ledger {
   #known(text: string): VmId {
     const id = parseVmId(text)
     if (this.#recorder.current(id).version > 0) return id
-    throw new LedgerError('VM_NOT_FOUND', `no VM ${id} was ever created here (${this.home}); see \`vmledger list --all\``, { vmId: id })
+    throw new LedgerError(
+      'VM_NOT_FOUND',
+      `no VM ${id} was ever created here (${this.home}); see \`vmledger list --all\``,
+      { vmId: id },
+    )
   }
 
   #uncleaned(): VmId[] {
@@ -292,7 +306,14 @@ export class Ledger {
   }
 
   #handle(id: VmId): Vm {
-    const own: ReconcileOptions = { reason: 'close', dryRun: false, named: true, force: false, own: true, waitsForRetry: false }
+    const own: ReconcileOptions = {
+      reason: 'close',
+      dryRun: false,
+      named: true,
+      force: false,
+      own: true,
+      waitsForRetry: false,
+    }
     return new Vm(id, {
       recorder: this.#recorder,
       host: this.host,
@@ -321,7 +342,8 @@ export class Ledger {
     try {
       await vm.acquire(directory('.'))
     } catch (error) {
-      const { code = 'ACQUIRE_FAILED', message = String(error) } = error instanceof LedgerError ? error : {}
+      const { code = 'ACQUIRE_FAILED', message = String(error) } =
+        error instanceof LedgerError ? error : {}
       await vm.record({ type: 'vm.create_failed', data: { error: { code, message } } })
       throw error
     }

@@ -21,7 +21,8 @@ export class Patience {
   next(): number | null {
     const now = performance.now()
     if (now - this.#since > limits.busyMsMax) return null
-    if (now - this.#dueAt > lateMsMin) this.#meanMs = Math.min(waitMsMax, Math.max(stepMs, this.#meanMs * 2))
+    if (now - this.#dueAt > lateMsMin)
+      this.#meanMs = Math.min(waitMsMax, Math.max(stepMs, this.#meanMs * 2))
     else if (now - this.#since > politeMs) this.#meanMs /= 2
     const waitMs = this.#meanMs < 0.5 ? 0 : this.#meanMs * (0.5 + random())
     this.#dueAt = now + waitMs

@@ -1,6 +1,5 @@
 /** One reconcile of one VM: evidence, claim, release in order, and an honest end. Level, not edge. */
 import { assert, LedgerError } from './contract/errors.ts'
-import type { EventData } from './contract/events.ts'
 import type { VmId } from './contract/ids.ts'
 import { redactText } from './contract/redact.ts'
 import { type BadOutcome, type GoodOutcome, isGood } from './contract/resources.ts'
@@ -11,9 +10,7 @@ import { isVolatile } from './host/resources.ts'
 import { blockersOf, releaseOrder, retryDelayMs } from './machines/cleanup.ts'
 import { type Eligibility, eligibility, type Evidence } from './machines/eligibility.ts'
 import type { Recorder } from './recorder.ts'
-import type { FailedStep, ReconcileReport } from './report.ts'
-
-export type ReconcileReason = EventData<'cleanup.started'>['reason']
+import type { FailedStep, ReconcileReason, ReconcileReport } from './report.ts'
 
 export type ReconcileOptions = {
   readonly reason: ReconcileReason
@@ -58,9 +55,14 @@ export function reconcileVm(
   return report
 }
 
-async function reconcile(vmId: VmId, options: ReconcileOptions, deps: ReconcileDependencies): Promise<ReconcileReport> {
+async function reconcile(
+  vmId: VmId,
+  options: ReconcileOptions,
+  deps: ReconcileDependencies,
+): Promise<ReconcileReport> {
   const { state } = deps.recorder.current(vmId)
-  if (state.phase === 'absent' || state.phase === 'cleaned') return emptyReport(vmId, options, 'nothing')
+  if (state.phase === 'absent' || state.phase === 'cleaned')
+    return emptyReport(vmId, options, 'nothing')
   const place = deps.placeOf(vmId)
   const fence = await deps.host.fence(place)
   try {
@@ -98,7 +100,8 @@ async function reconcileFenced(
 
 function gather({ phase, context }: VmState, fence: Fence, host: Host): Facts {
   const vmm = vmmVerdict(context, fence, host)
-  const claimant = phase === 'cleaning' && context.claim !== null ? claimantWord(context.claim, host) : null
+  const claimant =
+    phase === 'cleaning' && context.claim !== null ? claimantWord(context.claim, host) : null
   return {
     vmm,
     evidence: {
@@ -115,21 +118,35 @@ function gather({ phase, context }: VmState, fence: Fence, host: Host): Facts {
 /** null where there is no VMM that could live: none was promised, or it was given back. */
 function vmmVerdict(context: VmState['context'], fence: Fence, host: Host): Verdict | null {
   const held = heldResources(context).filter((resource) => resource.kind === 'process')
-  if (held.length === 0) return context.process === null ? null : host.vmmVerdict(context.process, 'none', fence)
+  if (held.length === 0)
+    return context.process === null ? null : host.vmmVerdict(context.process, 'none', fence)
   const verdicts = held.map((resource) => verdictOn(resource, context, fence, host))
-  const worst = (['alive', 'unknown', 'dead'] as const).map((word) => verdicts.find((v) => v.verdict === word))
+  const worst = (['alive', 'unknown', 'dead'] as const).map((word) =>
+    verdicts.find((v) => v.verdict === word),
+  )
   return worst.find((verdict) => verdict !== undefined) ?? null
 }
 
-function verdictOn(resource: HeldResource, context: VmState['context'], fence: Fence, host: Host): Verdict {
+function verdictOn(
+  resource: HeldResource,
+  context: VmState['context'],
+  fence: Fence,
+  host: Host,
+): Verdict {
   const lock = resource.spec['lock'] === 'none' ? 'none' : 'vmm'
   return host.vmmVerdict(resource.state === 'acquired' ? context.process : null, lock, fence)
 }
 
 /** A claim of this very process is live only while its cleanup still runs here. */
-function claimantWord(claim: NonNullable<VmState['context']['claim']>, host: Host): Evidence['claimant'] {
+function claimantWord(
+  claim: NonNullable<VmState['context']['claim']>,
+  host: Host,
+): Evidence['claimant'] {
   const self = host.self()
-  const isOurs = claim.process.pid === self.pid && claim.process.startTime === self.startTime && claim.process.bootId === self.bootId
+  const isOurs =
+    claim.process.pid === self.pid &&
+    claim.process.startTime === self.startTime &&
+    claim.process.bootId === self.bootId
   if (isOurs) return activeClaims.has(claim.claimId) ? 'alive' : 'dead'
   return host.verdict(claim.process).verdict
 }
@@ -145,10 +162,17 @@ async function beginCleanup(
 ): Promise<number | null> {
   const generation = context.generation + 1
   const hasCrashed = vmm?.verdict === 'dead' && ['starting', 'running', 'stopping'].includes(phase)
-  const crash = { type: 'vm.crash_detected', data: { verdict: 'dead', evidence: vmm?.evidence ?? [] } } as const
+  const crash = {
+    type: 'vm.crash_detected',
+    data: { verdict: 'dead', evidence: vmm?.evidence ?? [] },
+  } as const
   const started = {
     type: 'cleanup.started',
-    data: { claim: { claimId, process: host.self(), generation }, reason, attempt: context.attempts + 1 },
+    data: {
+      claim: { claimId, process: host.self(), generation },
+      reason,
+      attempt: context.attempts + 1,
+    },
   } as const
   try {
     await recorder.record(vmId, hasCrashed ? [crash, started] : [started])
@@ -174,7 +198,13 @@ async function releaseAll(
     assert(held !== undefined, `${key} is known`)
     const [blocker] = blockersOf(context, key)
     if (blocker !== undefined) {
-      failed.push({ key, step: held.step, outcome: 'blocked', error: `${blocker.key} still uses it`, retryAt: null })
+      failed.push({
+        key,
+        step: held.step,
+        outcome: 'blocked',
+        error: `${blocker.key} still uses it`,
+        retryAt: null,
+      })
       continue
     }
     const answer = await releaseOne(held, vmId, deps, fence)
@@ -187,23 +217,44 @@ async function releaseAll(
   return { ...emptyReport(vmId, options, result), released, failed }
 }
 
-async function releaseOne(held: HeldResource, vmId: VmId, { host, placeOf }: ReconcileDependencies, fence: Fence): Promise<Released> {
+async function releaseOne(
+  held: HeldResource,
+  vmId: VmId,
+  { host, placeOf }: ReconcileDependencies,
+  fence: Fence,
+): Promise<Released> {
   const driver = host.driver(held.kind)
   if (driver === null)
-    return refused('failed', 'NO_DRIVER', `no driver for ${held.kind}: give openLedger the one that made it`)
+    return refused(
+      'failed',
+      'NO_DRIVER',
+      `no driver for ${held.kind}: give openLedger the one that made it`,
+    )
   // Until its creator and all its helper commands are gone, an open intent may still become real.
   if (held.state === 'intended' && fence.helpers !== 'taken')
-    return refused('busy', 'CREATOR_ALIVE', 'whoever intended it, or a command it started, may still be making it')
+    return refused(
+      'busy',
+      'CREATOR_ALIVE',
+      'whoever intended it, or a command it started, may still be making it',
+    )
   const { bootId } = host.self()
   const madeUnder = held.identity?.['bootId']
-  if (isVolatile(held.kind) && typeof madeUnder === 'string' && bootId !== null && madeUnder !== bootId)
+  if (
+    isVolatile(held.kind) &&
+    typeof madeUnder === 'string' &&
+    bootId !== null &&
+    madeUnder !== bootId
+  )
     return { outcome: 'lost_by_reboot', error: null }
   const answer = await driver.release({ place: placeOf(vmId), hold: null, fence }, held)
   if (held.kind === 'process') await fence.refresh()
   return answer
 }
 
-const refused = (outcome: BadOutcome, code: string, message: string): Released => ({ outcome, error: { code, message } })
+const refused = (outcome: BadOutcome, code: string, message: string): Released => ({
+  outcome,
+  error: { code, message },
+})
 
 async function recordStep(
   { held, answer }: Step,
@@ -215,29 +266,57 @@ async function recordStep(
   const attempt = (recorder.current(vmId).state.context.steps[step]?.attempts ?? 0) + 1
   const { outcome } = answer
   if (isGood(outcome)) {
-    await recorder.record(vmId, [{ type: 'cleanup.step_succeeded', data: { key, step, outcome, attempt, generation } }])
+    await recorder.record(vmId, [
+      { type: 'cleanup.step_succeeded', data: { key, step, outcome, attempt, generation } },
+    ])
     return null
   }
-  const error = { code: answer.error?.code ?? outcome.toUpperCase(), message: redactText(answer.error?.message ?? outcome) }
+  const error = {
+    code: answer.error?.code ?? outcome.toUpperCase(),
+    message: redactText(answer.error?.message ?? outcome),
+  }
   const retryAt = new Date(clock.now() + retryDelayMs(attempt, random())).toISOString()
-  await recorder.record(vmId, [{ type: 'cleanup.step_failed', data: { key, step, outcome, error, attempt, generation, retryAt } }])
+  await recorder.record(vmId, [
+    {
+      type: 'cleanup.step_failed',
+      data: { key, step, outcome, error, attempt, generation, retryAt },
+    },
+  ])
   return { key, step, outcome, error: error.message, retryAt }
 }
 
-async function finish(vmId: VmId, generation: number, failed: readonly FailedStep[], deps: ReconcileDependencies): Promise<void> {
+async function finish(
+  vmId: VmId,
+  generation: number,
+  failed: readonly FailedStep[],
+  deps: ReconcileDependencies,
+): Promise<void> {
   if (failed.length === 0) {
     await deps.recorder.record(vmId, [{ type: 'cleanup.finished', data: { generation } }])
     return
   }
-  const message = failed.map((step) => `${step.key} is ${step.outcome}: ${step.error}`).join('; ').slice(0, 8000)
-  const retryAt = failed.map((step) => step.retryAt).filter((at) => at !== null).toSorted().at(-1) ?? timestamp(deps.clock)
+  const message = failed
+    .map((step) => `${step.key} is ${step.outcome}: ${step.error}`)
+    .join('; ')
+    .slice(0, 8000)
+  const retryAt =
+    failed
+      .map((step) => step.retryAt)
+      .filter((at) => at !== null)
+      .toSorted()
+      .at(-1) ?? timestamp(deps.clock)
   const data = { error: { code: 'CLEANUP_FAILED', message }, generation, retryAt }
   await deps.recorder.record(vmId, [{ type: 'cleanup.failed', data }])
 }
 
-const contextOf = (vmId: VmId, { recorder }: ReconcileDependencies) => recorder.current(vmId).state.context
+const contextOf = (vmId: VmId, { recorder }: ReconcileDependencies) =>
+  recorder.current(vmId).state.context
 
-const emptyReport = (vm: VmId, { dryRun }: ReconcileOptions, result: ReconcileReport['result']): ReconcileReport => ({
+const emptyReport = (
+  vm: VmId,
+  { dryRun }: ReconcileOptions,
+  result: ReconcileReport['result'],
+): ReconcileReport => ({
   vm,
   result,
   dryRun,
@@ -247,13 +326,21 @@ const emptyReport = (vm: VmId, { dryRun }: ReconcileOptions, result: ReconcileRe
   failed: [],
 })
 
-function keptReport(vmId: VmId, options: ReconcileOptions, answer: Exclude<Eligibility, { result: 'eligible' }>): ReconcileReport {
+function keptReport(
+  vmId: VmId,
+  options: ReconcileOptions,
+  answer: Exclude<Eligibility, { result: 'eligible' }>,
+): ReconcileReport {
   if (answer.result === 'nothing') return emptyReport(vmId, options, 'nothing')
   const isUnknown = answer.result === 'kept' && answer.because === 'unknown'
   return { ...emptyReport(vmId, options, answer.result), keptReason: answer.reason, isUnknown }
 }
 
-const plannedReport = (vmId: VmId, options: ReconcileOptions, { context }: VmState): ReconcileReport => ({
+const plannedReport = (
+  vmId: VmId,
+  options: ReconcileOptions,
+  { context }: VmState,
+): ReconcileReport => ({
   ...emptyReport(vmId, options, 'cleaned'),
   released: releaseOrder(context).map(({ key }) => ({ key, outcome: 'would_release' })),
 })

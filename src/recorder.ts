@@ -43,7 +43,11 @@ type Pending = {
 }
 type Cached = Versioned & { readonly epoch: number }
 type Entries = AppendItem<VmState | null>['entries'][number][]
-type Taken = { readonly pending: Pending; readonly item: AppendItem<VmState | null>; readonly next: Versioned }
+type Taken = {
+  readonly pending: Pending
+  readonly item: AppendItem<VmState | null>
+  readonly next: Versioned
+}
 type Decision =
   | { readonly kind: 'append'; readonly item: AppendItem<VmState | null>; readonly next: Versioned }
   | { readonly kind: 'refuse'; readonly error: LedgerError }
@@ -130,7 +134,10 @@ export class Recorder {
   #envelope(draft: Draft, occurredAt: string): Prepared {
     const { text, data } = encodeData(draft.type, draft.data)
     if (draft.eventId !== undefined && !/^[0-9A-HJKMNP-TV-Z]{26}$/.test(draft.eventId))
-      throw new LedgerError('INVALID_EVENT', `event id ${JSON.stringify(draft.eventId)} is not a ULID`)
+      throw new LedgerError(
+        'INVALID_EVENT',
+        `event id ${JSON.stringify(draft.eventId)} is not a ULID`,
+      )
     return {
       eventId: draft.eventId ?? this.#options.newId(),
       isIdGiven: draft.eventId !== undefined,
@@ -238,7 +245,11 @@ export class Recorder {
   }
 
   /** A stale yes is caught by the log's versions; a no counts only on the newest state. */
-  #decideFresh(pending: Pending, staged: ReadonlyMap<VmId, Versioned>, recordedAt: string): Decision {
+  #decideFresh(
+    pending: Pending,
+    staged: ReadonlyMap<VmId, Versioned>,
+    recordedAt: string,
+  ): Decision {
     const decision = this.#decide(pending, staged, recordedAt)
     if (decision.kind === 'append' || staged.has(pending.vmId)) return decision
     this.#refresh()
@@ -262,7 +273,9 @@ export class Recorder {
 
   /** A repeated id is answered by the log, whatever the machine says of it now. */
   #isRecorded(pending: Pending): boolean {
-    return pending.events.some((event) => event.isIdGiven && this.#options.log.findEvent(event.eventId) !== null)
+    return pending.events.some(
+      (event) => event.isIdGiven && this.#options.log.findEvent(event.eventId) !== null,
+    )
   }
 
   /** False when the item has to be decided again. */
@@ -326,7 +339,9 @@ export class Recorder {
   }
 }
 
-function settled(answer: { events: readonly RecordedEvent[] } | { error: unknown } | null): readonly RecordedEvent[] {
+function settled(
+  answer: { events: readonly RecordedEvent[] } | { error: unknown } | null,
+): readonly RecordedEvent[] {
   assert(answer !== null, 'a flush settles what was queued')
   if ('error' in answer) throw answer.error
   return answer.events
@@ -336,7 +351,9 @@ function refusalError(vmId: VmId, state: VmState, event: VmEvent): LedgerError {
   if (state.phase === 'absent')
     return new LedgerError('VM_NOT_FOUND', `no VM ${vmId} was ever created here`, { vmId })
   if (event.type === 'vm.creating')
-    return new LedgerError('VM_EXISTS', `the id ${vmId} is taken; ids are never used again`, { vmId })
+    return new LedgerError('VM_EXISTS', `the id ${vmId} is taken; ids are never used again`, {
+      vmId,
+    })
   return new IllegalTransitionError(vmId, state.phase, event.type, refusal(state, event))
 }
 

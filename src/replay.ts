@@ -17,15 +17,20 @@ export type ReplayStep = {
 /** Up to and with a version, or the last event recorded at or before a time (RFC 3339). */
 export type ReplayUntil = { readonly version: number } | { readonly time: string }
 
-export function replayStream(events: readonly RecordedEvent[], until: ReplayUntil | null): ReplayStep[] {
+export function replayStream(
+  events: readonly RecordedEvent[],
+  until: ReplayUntil | null,
+): ReplayStep[] {
   let snapshot: VmSnapshot = initialSnapshot
-  return events.filter((event) => isWithin(event, until)).map((event) => {
-    const fact = event as unknown as VmEvent
-    const isRefused = !snapshot.can(fact)
-    snapshot = isRefused ? forced(snapshot, fact) : step(snapshot, fact)
-    const state: VmState = { phase: snapshot.value, context: snapshot.context }
-    return { event, phase: state.phase, state, isRefused }
-  })
+  return events
+    .filter((event) => isWithin(event, until))
+    .map((event) => {
+      const fact = event as unknown as VmEvent
+      const isRefused = !snapshot.can(fact)
+      snapshot = isRefused ? forced(snapshot, fact) : step(snapshot, fact)
+      const state: VmState = { phase: snapshot.value, context: snapshot.context }
+      return { event, phase: state.phase, state, isRefused }
+    })
 }
 
 /** The log is the truth: a fact that the machine refuses is taken all the same, and said. */

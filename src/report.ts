@@ -1,12 +1,19 @@
 /** What a reconcile came to, as the API, the CLI and errors give it. */
 import { LedgerError } from './contract/errors.ts'
+import type { EventData } from './contract/events.ts'
 import type { BadOutcome, GoodOutcome } from './contract/resources.ts'
+
+/** Why a cleanup was asked for. */
+export type ReconcileReason = EventData<'cleanup.started'>['reason']
 
 export type ReconcileReport = {
   readonly vm: string
   readonly result: 'cleaned' | 'kept' | 'failed' | 'nothing' | 'adoptable'
   readonly dryRun: boolean
-  readonly released: readonly { readonly key: string; readonly outcome: GoodOutcome | 'would_release' }[]
+  readonly released: readonly {
+    readonly key: string
+    readonly outcome: GoodOutcome | 'would_release'
+  }[]
   readonly keptReason: string | null
   /** Kept because a witness could not be read, not because it is known to live. */
   readonly isUnknown: boolean
@@ -28,7 +35,9 @@ export class CleanupError extends LedgerError {
   readonly report: ReconcileReport
 
   constructor(report: ReconcileReport) {
-    super(report.result === 'failed' ? 'CLEANUP_FAILED' : 'KEPT', messageOf(report), { vmId: report.vm })
+    super(report.result === 'failed' ? 'CLEANUP_FAILED' : 'KEPT', messageOf(report), {
+      vmId: report.vm,
+    })
     this.report = report
   }
 }

@@ -29,7 +29,8 @@ export function nextSubnet(
 ): EventData<'subnet.allocated'> {
   const count = pool.last - pool.first + 1
   const free = Array.from({ length: count }, (_, index) => pool.first + index).filter(
-    (octet) => !taken.has(octet) && !inUse.some((network) => overlaps(network, subnetOf(pool, octet))),
+    (octet) =>
+      !taken.has(octet) && !inUse.some((network) => overlaps(network, subnetOf(pool, octet))),
   )
   const octet = free[Math.min(skip, free.length - 1)]
   if (octet !== undefined) return subnetEvent(pool, octet, subnetOf(pool, octet))
@@ -43,7 +44,11 @@ const subnetOf = ({ prefix }: SubnetPool, octet: number): string => `${prefix}.$
 
 const isOctet = (n: number): boolean => Number.isInteger(n) && n >= 0 && n <= 255
 
-function subnetEvent({ prefix }: SubnetPool, octet: number, subnet: string): EventData<'subnet.allocated'> {
+function subnetEvent(
+  { prefix }: SubnetPool,
+  octet: number,
+  subnet: string,
+): EventData<'subnet.allocated'> {
   const network = `${prefix}.${octet}`
   return {
     key: resourceKey('subnet', subnet),
@@ -65,6 +70,12 @@ export function overlaps(left: string, right: string): boolean {
 function parse(network: string): { bits: number; length: number } | null {
   const match = /^(\d+)\.(\d+)\.(\d+)\.(\d+)\/(\d+)$/.exec(network)
   if (match === null) return null
-  const [a, b, c, d, length] = match.slice(1).map(Number) as [number, number, number, number, number]
+  const [a, b, c, d, length] = match.slice(1).map(Number) as [
+    number,
+    number,
+    number,
+    number,
+    number,
+  ]
   return { bits: ((a << 24) | (b << 16) | (c << 8) | d) >>> 0, length }
 }

@@ -7,7 +7,16 @@ import { redactText, redactValue } from './contract/redact.ts'
 import { type Identity, isGood, type Resource, resourceKey } from './contract/resources.ts'
 import { type HeldResource, heldResources, isHeld, type VmState } from './contract/state.ts'
 import { isVolatile, livesInStateDir } from './host/resources.ts'
-import type { Created, Driver, DriverContext, Failure, Hold, Host, Place, Released } from './host/port.ts'
+import type {
+  Created,
+  Driver,
+  DriverContext,
+  Failure,
+  Hold,
+  Host,
+  Place,
+  Released,
+} from './host/port.ts'
 import { stepFor, usesOf } from './machines/cleanup.ts'
 import { random } from './new-id.ts'
 import type { Draft, Recorder } from './recorder.ts'
@@ -60,7 +69,12 @@ export type VmDependencies = {
   readonly clean: (vmId: VmId) => Promise<ReconcileReport>
 }
 
-const stoppablePhases: ReadonlySet<string> = new Set(['created', 'starting', 'running', 'start_failed'])
+const stoppablePhases: ReadonlySet<string> = new Set([
+  'created',
+  'starting',
+  'running',
+  'start_failed',
+])
 const graceMsDefault = 10_000
 
 export class Vm {
@@ -114,7 +128,12 @@ export class Vm {
     for (let lost = 0; ; lost++) {
       const present = this.#subnet()
       if (present !== null) return present
-      const subnet = nextSubnet(subnetPool, new Set(takenOctets()), inUse, Math.floor(random() * lost * 4))
+      const subnet = nextSubnet(
+        subnetPool,
+        new Set(takenOctets()),
+        inUse,
+        Math.floor(random() * lost * 4),
+      )
       try {
         await recorder.record(this.id, [{ type: 'subnet.allocated', data: subnet }])
         return subnet
@@ -129,7 +148,10 @@ export class Vm {
    * Makes a host resource: intent, act, outcome. @throws LedgerError RESOURCE_EXISTS for a taken name
    * (which is never touched), PERMISSION_DENIED, ACQUIRE_FAILED
    */
-  async acquire(resource: Resource, options: { uses?: readonly ResourceRef[] } = {}): Promise<Acquired> {
+  async acquire(
+    resource: Resource,
+    options: { uses?: readonly ResourceRef[] } = {},
+  ): Promise<Acquired> {
     return this.#tracked(async () => {
       const driver = this.#driver(resource.kind)
       const intent = this.#intent(resource, options.uses ?? [])
@@ -142,16 +164,31 @@ export class Vm {
   async release(ref: ResourceRef): Promise<void> {
     const key = keyOf(ref)
     const held = this.state().context.resources[key]
-    if (held === undefined || !isHeld(held)) throw new LedgerError('CLEANUP_REFUSED', `${this.id} does not hold ${key}`, { vmId: this.id })
+    if (held === undefined || !isHeld(held))
+      throw new LedgerError('CLEANUP_REFUSED', `${this.id} does not hold ${key}`, { vmId: this.id })
     const user = heldResources(this.state().context).find((r) => r.uses.includes(key))
-    if (user !== undefined) throw new LedgerError('CLEANUP_REFUSED', `${key} is used by ${user.key}; release that first`, { vmId: this.id })
+    if (user !== undefined)
+      throw new LedgerError(
+        'CLEANUP_REFUSED',
+        `${key} is used by ${user.key}; release that first`,
+        { vmId: this.id },
+      )
     const { outcome, error } = await this.#giveBack(held)
-    if (!isGood(outcome)) throw new LedgerError('CLEANUP_FAILED', `${key} is ${outcome}: ${error?.message ?? ''}`, { vmId: this.id })
-    await this.#deps.recorder.record(this.id, [{ type: 'resource.released', data: { key, outcome } }])
+    if (!isGood(outcome))
+      throw new LedgerError('CLEANUP_FAILED', `${key} is ${outcome}: ${error?.message ?? ''}`, {
+        vmId: this.id,
+      })
+    await this.#deps.recorder.record(this.id, [
+      { type: 'resource.released', data: { key, outcome } },
+    ])
   }
 
   /** Starts the VMM under its own lock; recorded before it exists. @throws LedgerError BUSY, ACQUIRE_FAILED */
-  async spawn(command: string, args: readonly string[], options: SpawnVmmOptions = {}): Promise<ChildProcess> {
+  async spawn(
+    command: string,
+    args: readonly string[],
+    options: SpawnVmmOptions = {},
+  ): Promise<ChildProcess> {
     return this.#tracked(async () => {
       const { describe, lock = 'vmm', name = 'vmm', ...spawnOptions } = options
       const spec = { command: describe === undefined ? command : describe(command, args), lock }
@@ -162,10 +199,15 @@ export class Vm {
       try {
         const { child, identity } = await this.#deps.host.spawn(await this.#context(), request)
         this.#child = child
-        await this.#deps.recorder.record(this.id, [{ type: 'resource.acquired', data: { key, identity } }])
+        await this.#deps.recorder.record(this.id, [
+          { type: 'resource.acquired', data: { key, identity } },
+        ])
         return child
       } catch (error) {
-        if (error instanceof LedgerError && (error.code === 'ACQUIRE_FAILED' || error.code === 'BUSY'))
+        if (
+          error instanceof LedgerError &&
+          (error.code === 'ACQUIRE_FAILED' || error.code === 'BUSY')
+        )
           await this.#fail(key, { code: error.code, message: error.message })
         throw error
       }
@@ -173,7 +215,11 @@ export class Vm {
   }
 
   /** Stops the guest: shutdown, grace, then the VMM's end. @throws LedgerError CLEANUP_FAILED when it lives on */
-  async stop({ reason = 'stop', shutdown, graceMs = graceMsDefault }: StopOptions = {}): Promise<void> {
+  async stop({
+    reason = 'stop',
+    shutdown,
+    graceMs = graceMsDefault,
+  }: StopOptions = {}): Promise<void> {
     if (this.state().phase !== 'stopping')
       await this.record({ type: 'vm.stopping', data: { reason, by: 'supervisor' } })
     if (shutdown !== undefined) {
@@ -183,7 +229,11 @@ export class Vm {
     const problem = await this.#endVmm()
     if (problem !== null) {
       await this.record({ type: 'vm.stop_failed', data: { error: problem } })
-      throw new LedgerError('CLEANUP_FAILED', `${this.id} could not be stopped: ${problem.message}`, { vmId: this.id })
+      throw new LedgerError(
+        'CLEANUP_FAILED',
+        `${this.id} could not be stopped: ${problem.message}`,
+        { vmId: this.id },
+      )
     }
     const { exitCode = null, signalCode = null } = this.#child ?? {}
     await this.record({ type: 'vm.stopped', data: { exitCode, signal: signalCode } })
@@ -231,8 +281,11 @@ export class Vm {
   async #endVmm(): Promise<Failure | null> {
     for (const held of heldResources(this.state().context).filter((r) => r.kind === 'process')) {
       const { outcome, error } = await this.#giveBack(held)
-      if (!isGood(outcome)) return error ?? { code: outcome.toUpperCase(), message: `${held.key} is ${outcome}` }
-      await this.#deps.recorder.record(this.id, [{ type: 'resource.released', data: { key: held.key, outcome } }])
+      if (!isGood(outcome))
+        return error ?? { code: outcome.toUpperCase(), message: `${held.key} is ${outcome}` }
+      await this.#deps.recorder.record(this.id, [
+        { type: 'resource.released', data: { key: held.key, outcome } },
+      ])
     }
     return null
   }
@@ -262,20 +315,34 @@ export class Vm {
     const identity = isVolatile(resource.kind)
       ? { ...created.identity, bootId: this.#deps.host.self().bootId }
       : created.identity
-    await this.#deps.recorder.record(this.id, [{ type: 'resource.acquired', data: { key, identity } }])
+    await this.#deps.recorder.record(this.id, [
+      { type: 'resource.acquired', data: { key, identity } },
+    ])
     return { ...resource, key, identity }
   }
 
   async #refuse(key: string, created: Exclude<Created, { outcome: 'acquired' }>): Promise<never> {
     // An unverified creation may stand: its intent stays open, and the cleanup looks again.
     if (created.outcome !== 'unverified') await this.#fail(key, created.error)
-    const code = { exists: 'RESOURCE_EXISTS', denied: 'PERMISSION_DENIED', not_applicable: 'UNSUPPORTED', failed: 'ACQUIRE_FAILED', unverified: 'ACQUIRE_FAILED' } as const
-    throw new LedgerError(code[created.outcome], `${this.id}: ${key} could not be made: ${created.error.message}`, { vmId: this.id })
+    const code = {
+      exists: 'RESOURCE_EXISTS',
+      denied: 'PERMISSION_DENIED',
+      not_applicable: 'UNSUPPORTED',
+      failed: 'ACQUIRE_FAILED',
+      unverified: 'ACQUIRE_FAILED',
+    } as const
+    throw new LedgerError(
+      code[created.outcome],
+      `${this.id}: ${key} could not be made: ${created.error.message}`,
+      { vmId: this.id },
+    )
   }
 
   async #fail(key: string, { code, message }: Failure): Promise<void> {
     const error = { code, message: this.#clean(message) }
-    await this.#deps.recorder.record(this.id, [{ type: 'resource.acquire_failed', data: { key, error } }])
+    await this.#deps.recorder.record(this.id, [
+      { type: 'resource.acquire_failed', data: { key, error } },
+    ])
   }
 
   #intent(resource: Resource, said: readonly ResourceRef[]): Draft {
@@ -301,13 +368,19 @@ export class Vm {
 
   #driver(kind: string): Driver {
     const driver = this.#deps.host.driver(kind)
-    if (driver === null) throw new LedgerError('INVALID_OPTION', `no driver for resources of kind ${JSON.stringify(kind)}`, { vmId: this.id })
+    if (driver === null)
+      throw new LedgerError(
+        'INVALID_OPTION',
+        `no driver for resources of kind ${JSON.stringify(kind)}`,
+        { vmId: this.id },
+      )
     return driver
   }
 
   /** close() waits for what is tracked, and nothing new begins after it began. */
   async #tracked<T>(work: () => Promise<T>): Promise<T> {
-    if (this.#closing !== null) throw new LedgerError('CLOSED', `${this.id} is being closed`, { vmId: this.id })
+    if (this.#closing !== null)
+      throw new LedgerError('CLOSED', `${this.id} is being closed`, { vmId: this.id })
     const running = work()
     this.#inFlight.add(running)
     try {
@@ -323,7 +396,11 @@ export class Vm {
   }
 
   #draft({ type, data, ...envelope }: VmEventInput): Draft {
-    return { ...envelope, type, data: redactTexts({ ...this.#defaults(type), ...data }, this.#deps.secrets) }
+    return {
+      ...envelope,
+      type,
+      data: redactTexts({ ...this.#defaults(type), ...data }, this.#deps.secrets),
+    }
   }
 
   #defaults(type: VmEventType): Record<string, unknown> {
@@ -368,7 +445,9 @@ function redactTexts(data: Record<string, unknown>, secrets: ReadonlySet<string>
   if (isFailure(clean['error']))
     clean['error'] = { ...clean['error'], message: redactText(clean['error'].message, secrets) }
   if (Array.isArray(clean['evidence']))
-    clean['evidence'] = clean['evidence'].map((line) => (typeof line === 'string' ? redactText(line, secrets) : line))
+    clean['evidence'] = clean['evidence'].map((line) =>
+      typeof line === 'string' ? redactText(line, secrets) : line,
+    )
   return clean
 }
 
@@ -382,4 +461,5 @@ function only(events: readonly RecordedEvent[]): RecordedEvent {
 }
 
 const keyOf = (ref: ResourceRef): string => (typeof ref === 'string' ? ref : ref.key)
-const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms).unref())
+const sleep = (ms: number): Promise<void> =>
+  new Promise((resolve) => setTimeout(resolve, ms).unref())

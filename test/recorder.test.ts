@@ -19,7 +19,9 @@ describe('group commit', () => {
   test('records of one turn share one transaction', async () => {
     const ledger = openTestLedger()
     const vm = await ledger.createVm({ backend: 'test' })
-    const commits = await commitsDuring(ledger.home, () => Promise.all(Array.from({ length: 64 }, () => vm.record(adopt))))
+    const commits = await commitsDuring(ledger.home, () =>
+      Promise.all(Array.from({ length: 64 }, () => vm.record(adopt))),
+    )
     expect(commits).toBe(1)
     expect(vm.state().phase).toBe('creating')
     expect(ledger.verify().ok).toBe(true)
@@ -27,7 +29,9 @@ describe('group commit', () => {
 
   test('of 64 records one illegal and one against a constraint reject alone with their own errors', async () => {
     const ledger = openTestLedger()
-    const vms = await Promise.all(Array.from({ length: 8 }, () => ledger.createVm({ backend: 'test' })))
+    const vms = await Promise.all(
+      Array.from({ length: 8 }, () => ledger.createVm({ backend: 'test' })),
+    )
     const first = await vms[0]!.allocateSubnet()
     const before = ledger.head().position
     const records = Array.from({ length: 64 }, (_, i) => {
@@ -38,7 +42,9 @@ describe('group commit', () => {
       return vm.record(adopt)
     })
     const settled = await Promise.allSettled(records)
-    const rejected = settled.flatMap((s, i) => (s.status === 'rejected' ? [[i, s.reason as LedgerError] as const] : []))
+    const rejected = settled.flatMap((s, i) =>
+      s.status === 'rejected' ? [[i, s.reason as LedgerError] as const] : [],
+    )
     expect(rejected.map(([i]) => i)).toEqual([20, 41])
     expect(rejected[0]![1]).toBeInstanceOf(IllegalTransitionError)
     expect(rejected[0]![1].message).toMatch(/is creating: vm.stopped is refused/)
@@ -50,7 +56,10 @@ describe('group commit', () => {
 
   test('a record that depends on one that is refused in the same turn is decided on what is true', async () => {
     const ledger = openTestLedger()
-    const [one, other] = await Promise.all([ledger.createVm({ backend: 'test' }), ledger.createVm({ backend: 'test' })])
+    const [one, other] = await Promise.all([
+      ledger.createVm({ backend: 'test' }),
+      ledger.createVm({ backend: 'test' }),
+    ])
     const subnet = await one.allocateSubnet()
     const results = await Promise.allSettled([
       other.record({ type: 'subnet.allocated', data: { ...subnet } }),
@@ -87,7 +96,9 @@ describe('a transaction that is gone', () => {
     const vm = await runningVm(ledger)
     const before = ledger.head()
     const blocker = otherClient(ledger.home)
-    blocker.exec(`CREATE TRIGGER disk_is_full BEFORE INSERT ON vm_lifecycle WHEN new.phase = 'stopping' BEGIN SELECT raise(ROLLBACK, 'as a full disk'); END`)
+    blocker.exec(
+      `CREATE TRIGGER disk_is_full BEFORE INSERT ON vm_lifecycle WHEN new.phase = 'stopping' BEGIN SELECT raise(ROLLBACK, 'as a full disk'); END`,
+    )
     const results = await Promise.allSettled([
       vm.record(adopt),
       vm.record({ type: 'vm.stopping', data: { reason: 'x', by: 'test' } }),
@@ -119,7 +130,10 @@ describe('two ledgers on one home', () => {
     const other = openTestLedger({ home: one.home, host: one.host })
     const twin = other.vm(vm.id)
     expect(twin.state().phase).toBe('creating')
-    const results = await Promise.allSettled([vm.record({ type: 'vm.created' }), twin.record({ type: 'vm.created' })])
+    const results = await Promise.allSettled([
+      vm.record({ type: 'vm.created' }),
+      twin.record({ type: 'vm.created' }),
+    ])
     expect(results.map((r) => r.status).toSorted()).toEqual(['fulfilled', 'rejected'])
     expect(one.verify().ok).toBe(true)
   })
@@ -143,7 +157,10 @@ describe('idempotency', () => {
     const ledger = openTestLedger()
     const vm = await ledger.createVm({ backend: 'test' })
     const before = ledger.head().position
-    const [a, b] = await Promise.all([vm.record({ ...adopt, eventId }), vm.record({ ...adopt, eventId })])
+    const [a, b] = await Promise.all([
+      vm.record({ ...adopt, eventId }),
+      vm.record({ ...adopt, eventId }),
+    ])
     expect(a).toEqual(b)
     expect(ledger.head().position).toBe(before + 1)
     expect(ledger.verify().ok).toBe(true)
@@ -153,8 +170,12 @@ describe('idempotency', () => {
     const ledger = openTestLedger()
     const vm = await runningVm(ledger)
     await vm.record({ type: 'vm.stopping', data: { reason: 'a', by: 'test' }, eventId })
-    await expect(vm.record({ type: 'vm.stopping', data: { reason: 'b', by: 'test' }, eventId })).rejects.toMatchObject({ code: 'IDEMPOTENCY_CONFLICT' })
-    await expect(vm.record({ type: 'vm.stopped', eventId: 'short' })).rejects.toMatchObject({ code: 'INVALID_EVENT' })
+    await expect(
+      vm.record({ type: 'vm.stopping', data: { reason: 'b', by: 'test' }, eventId }),
+    ).rejects.toMatchObject({ code: 'IDEMPOTENCY_CONFLICT' })
+    await expect(vm.record({ type: 'vm.stopped', eventId: 'short' })).rejects.toMatchObject({
+      code: 'INVALID_EVENT',
+    })
   })
 })
 
@@ -163,7 +184,10 @@ describe('bad input', () => {
     ['an unknown type', { type: 'vm.exploded' }],
     ['an unknown field', { type: 'vm.created', data: { colour: 'red' } }],
     ['a missing field', { type: 'resource.acquired', data: { key: 'tap:x' } }],
-    ['a payload over 64 KiB', { type: 'vm.create_failed', data: { error: { code: 'X', message: 'x'.repeat(70_000) } } }],
+    [
+      'a payload over 64 KiB',
+      { type: 'vm.create_failed', data: { error: { code: 'X', message: 'x'.repeat(70_000) } } },
+    ],
   ])('%s is refused and changes nothing', async (_, input) => {
     const ledger = openTestLedger()
     const vm = await ledger.createVm({ backend: 'test' })
@@ -175,14 +199,18 @@ describe('bad input', () => {
 
   test('a config over 64 KiB is refused', async () => {
     const ledger = openTestLedger()
-    await expect(ledger.createVm({ backend: 'test', config: { a: 'x'.repeat(70_000) } })).rejects.toMatchObject({ code: 'INVALID_EVENT' })
+    await expect(
+      ledger.createVm({ backend: 'test', config: { a: 'x'.repeat(70_000) } }),
+    ).rejects.toMatchObject({ code: 'INVALID_EVENT' })
     expect(ledger.head().position).toBe(0)
   })
 
   test('a taken id is VM_EXISTS, an unknown one VM_NOT_FOUND, a bad one INVALID_ID', async () => {
     const ledger = openTestLedger()
     await ledger.createVm({ id: 'web-1', backend: 'test' })
-    await expect(ledger.createVm({ id: 'web-1', backend: 'test' })).rejects.toMatchObject({ code: 'VM_EXISTS' })
+    await expect(ledger.createVm({ id: 'web-1', backend: 'test' })).rejects.toMatchObject({
+      code: 'VM_EXISTS',
+    })
     expect(() => ledger.vm('web-2')).toThrow(expect.objectContaining({ code: 'VM_NOT_FOUND' }))
     expect(() => ledger.vm('../web')).toThrow(expect.objectContaining({ code: 'INVALID_ID' }))
   })
@@ -194,7 +222,9 @@ test('a writer that never lets go makes record BUSY after its patience, and noth
   const blocker = otherClient(ledger.home)
   blocker.exec('BEGIN IMMEDIATE')
   const start = performance.now()
-  expect(() => vm.recordSync({ type: 'vm.created' })).toThrow(expect.objectContaining({ code: 'BUSY', retryable: true }))
+  expect(() => vm.recordSync({ type: 'vm.created' })).toThrow(
+    expect.objectContaining({ code: 'BUSY', retryable: true }),
+  )
   expect(performance.now() - start).toBeGreaterThan(900)
   await expect(vm.record({ type: 'vm.created' })).rejects.toMatchObject({ code: 'BUSY' })
   blocker.exec('ROLLBACK')
@@ -210,5 +240,10 @@ test('subscribers hear of commits, in order, and of nothing that was refused', a
   await Promise.allSettled([vm.record({ type: 'vm.stopped' }), vm.record({ type: 'vm.created' })])
   end()
   await vm.record({ type: 'vm.starting' })
-  expect(heard).toEqual(['1 vm.creating', '2 resource.intended', '3 resource.acquired', '4 vm.created'])
+  expect(heard).toEqual([
+    '1 vm.creating',
+    '2 resource.intended',
+    '3 resource.acquired',
+    '4 vm.created',
+  ])
 })

@@ -6,7 +6,10 @@ import { openTestLedger, otherClient, temporaryHome } from './support/ledgers.ts
 test('8 processes append for 5 s from a barrier: none lost, none doubled, gapless, fair, no long wait', async () => {
   const home = temporaryHome()
   openTestLedger({ home }).close()
-  const results = await runTogether<{ acknowledged: string[]; worstMs: number }>('writer.mjs', Array.from({ length: 8 }, () => [home, '5000']))
+  const results = await runTogether<{ acknowledged: string[]; worstMs: number }>(
+    'writer.mjs',
+    Array.from({ length: 8 }, () => [home, '5000']),
+  )
   const acknowledged = results.flatMap((r) => r.acknowledged)
   const db = otherClient(home, { readonly: true })
   const stored = db.prepare(`SELECT event_id FROM events WHERE type = 'vm.adopted'`).pluck().all()
@@ -16,7 +19,9 @@ test('8 processes append for 5 s from a barrier: none lost, none doubled, gaples
   expect(db.prepare('SELECT count(*) = max(position) FROM events').pluck().get()).toBe(1)
   const counts = results.map((r) => r.acknowledged.length)
   const worstMs = Math.max(...results.map((r) => r.worstMs))
-  console.log(`8 writers: ${counts.join(' ')} events, share ${(Math.min(...counts) / Math.max(...counts)).toFixed(2)}, worst wait ${worstMs.toFixed(0)} ms`)
+  console.log(
+    `8 writers: ${counts.join(' ')} events, share ${(Math.min(...counts) / Math.max(...counts)).toFixed(2)}, worst wait ${worstMs.toFixed(0)} ms`,
+  )
   expect(Math.min(...counts) / Math.max(...counts)).toBeGreaterThanOrEqual(0.5)
   expect(worstMs).toBeLessThan(1_000)
   expect(openTestLedger({ home }).verify().ok).toBe(true)
@@ -30,7 +35,9 @@ describe('200 live processes ask for the 155 subnets', () => {
     type Answer = { result: { octet?: number; code?: string; phase?: string } }
     const ask = async (some: typeof children, action: string) => {
       for (const child of some) child.send({ action })
-      return Promise.all(some.map(async (child) => ({ child, ...(await child.next<Answer>()).result })))
+      return Promise.all(
+        some.map(async (child) => ({ child, ...(await child.next<Answer>()).result })),
+      )
     }
     try {
       // Started in waves: 200 processes that load at once on two processors test the loader, not us.
@@ -44,11 +51,21 @@ describe('200 live processes ask for the 155 subnets', () => {
       const unlucky = first.filter((a) => a.octet === undefined)
       expect(new Set(lucky.map((a) => a.octet)).size).toBe(155)
       expect(lucky).toHaveLength(155)
-      expect(unlucky.map((a) => a.code)).toEqual(Array.from({ length: 45 }, () => 'SUBNETS_EXHAUSTED'))
-      const released = await ask(lucky.slice(0, 45).map((a) => a.child), 'release')
+      expect(unlucky.map((a) => a.code)).toEqual(
+        Array.from({ length: 45 }, () => 'SUBNETS_EXHAUSTED'),
+      )
+      const released = await ask(
+        lucky.slice(0, 45).map((a) => a.child),
+        'release',
+      )
       expect(released.every((a) => a.phase === 'cleaned')).toBe(true)
-      const second = await ask(unlucky.map((a) => a.child), 'allocate')
-      expect(new Set(second.map((a) => a.octet))).toEqual(new Set(lucky.slice(0, 45).map((a) => a.octet)))
+      const second = await ask(
+        unlucky.map((a) => a.child),
+        'allocate',
+      )
+      expect(new Set(second.map((a) => a.octet))).toEqual(
+        new Set(lucky.slice(0, 45).map((a) => a.octet)),
+      )
       expect(second).toHaveLength(45)
       for (const child of children) child.send({ action: 'end' })
     } finally {
@@ -56,6 +73,11 @@ describe('200 live processes ask for the 155 subnets', () => {
     }
     const ledger = openTestLedger({ home })
     expect(ledger.verify().ok).toBe(true)
-    expect(otherClient(home).prepare('SELECT count(DISTINCT octet) FROM subnet_allocations').pluck().get()).toBe(155)
+    expect(
+      otherClient(home)
+        .prepare('SELECT count(DISTINCT octet) FROM subnet_allocations')
+        .pluck()
+        .get(),
+    ).toBe(155)
   }, 180_000)
 })

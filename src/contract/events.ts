@@ -247,14 +247,10 @@ export const catalogue = {
 
 export type EventType = keyof typeof catalogue
 export type EventData<T extends EventType> = z.infer<(typeof catalogue)[T]['data']>
-type TypesOf<S> = {
-  [T in EventType]: (typeof catalogue)[T]['stream'] extends S ? T : never
-}[EventType]
 export type VmEventType = Extract<
   EventType,
   `vm.${string}` | `resource.${string}` | `subnet.${string}` | `cleanup.${string}`
 >
-export type HostEventType = TypesOf<'host'>
 
 /** An event as the machine sees it: what, and when it was recorded. */
 export type VmEvent = {

@@ -36,7 +36,11 @@ export function encodeData(type: string, data: unknown): { text: string; data: u
 }
 
 /** The event in a stored row. @throws CorruptEventError */
-export function decode(row: EventRow, known: Catalogue = catalogue, steps = upcasts): RecordedEvent {
+export function decode(
+  row: EventRow,
+  known: Catalogue = catalogue,
+  steps = upcasts,
+): RecordedEvent {
   const entry = Object.hasOwn(known, row.type) ? known[row.type] : undefined
   if (entry === undefined) throw new CorruptEventError(row.position, `unknown type ${row.type}`)
   const data = upcast(row, entry, parseJson(row, row.data), steps)
@@ -65,11 +69,15 @@ function upcast(row: EventRow, entry: Entry, stored: unknown, steps: Upcasts): u
   for (let version = row.schemaVersion; version < entry.schemaVersion; version++) {
     const step = steps[row.type]?.[version]
     if (step === undefined)
-      throw new CorruptEventError(row.position, `${row.type} has no upcast from schema version ${version}`)
+      throw new CorruptEventError(
+        row.position,
+        `${row.type} has no upcast from schema version ${version}`,
+      )
     data = step(data)
   }
   const parsed = entry.data.safeParse(data)
-  if (!parsed.success) throw new CorruptEventError(row.position, `${row.type}: ${problemsOf(parsed.error)}`)
+  if (!parsed.success)
+    throw new CorruptEventError(row.position, `${row.type}: ${problemsOf(parsed.error)}`)
   return parsed.data
 }
 

@@ -1,5 +1,15 @@
 /** Opens the file: permissions, pragmas that are set and then asserted, schema. */
-import { chmodSync, chownSync, closeSync, existsSync, mkdirSync, openSync, type Stats, statfsSync, statSync } from 'node:fs'
+import {
+  chmodSync,
+  chownSync,
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  type Stats,
+  statfsSync,
+  statSync,
+} from 'node:fs'
 import { dirname } from 'node:path'
 import Database from 'better-sqlite3'
 import { assert, LedgerError } from '../contract/errors.ts'
@@ -104,7 +114,10 @@ function assertSchema(db: Database.Database, migrations: readonly Migration[]): 
 }
 
 const noHome = (file: string): LedgerError =>
-  new LedgerError('NO_HOME', `No home at ${dirname(file)}: nothing has been recorded yet; try \`vmledger demo\``)
+  new LedgerError(
+    'NO_HOME',
+    `No home at ${dirname(file)}: nothing has been recorded yet; try \`vmledger demo\``,
+  )
 
 function asDenied(error: unknown, path: string): LedgerError {
   const { code, message } = error as NodeJS.ErrnoException
@@ -121,12 +134,21 @@ function prepareHome(home: string): Stats {
   const stats = makeHome(home)
   const user = process.geteuid?.() ?? stats.uid
   if (user !== 0 && stats.uid !== user)
-    throw new LedgerError('WRONG_OWNER', `${home} belongs to user ${stats.uid}, this is user ${user}; run as its owner or as root`)
+    throw new LedgerError(
+      'WRONG_OWNER',
+      `${home} belongs to user ${stats.uid}, this is user ${user}; run as its owner or as root`,
+    )
   if ((stats.mode & 0o022) !== 0)
-    throw new LedgerError('WRONG_OWNER', `${home} can be written by other users; run: chmod go-w ${home}`)
+    throw new LedgerError(
+      'WRONG_OWNER',
+      `${home} can be written by other users; run: chmod go-w ${home}`,
+    )
   const network = networkFileSystems.get(statfsSync(home).type)
   if (network !== undefined)
-    throw new LedgerError('UNSUPPORTED', `${home} is on ${network}; a ledger needs a local file system`)
+    throw new LedgerError(
+      'UNSUPPORTED',
+      `${home} is on ${network}; a ledger needs a local file system`,
+    )
   return stats
 }
 

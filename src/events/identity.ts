@@ -32,11 +32,18 @@ export function identify(db: Database.Database, options: IdentityOptions): strin
 }
 
 const readIdentity = (db: Database.Database): Identity | null =>
-  (db.prepare('SELECT ledger_id AS ledgerId, machine_id AS machineId FROM ledger').get() as Identity | undefined) ?? null
+  (db.prepare('SELECT ledger_id AS ledgerId, machine_id AS machineId FROM ledger').get() as
+    | Identity
+    | undefined) ?? null
 
 /** Of several that open a fresh home at once, one names it. */
-function createIdentity(db: Database.Database, { newId, machineId, now, file }: IdentityOptions): Identity | null {
-  const insert = db.prepare('INSERT INTO ledger SELECT ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM ledger)')
+function createIdentity(
+  db: Database.Database,
+  { newId, machineId, now, file }: IdentityOptions,
+): Identity | null {
+  const insert = db.prepare(
+    'INSERT INTO ledger SELECT ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM ledger)',
+  )
   retryWhileBusy(() => insert.run(newId(), machineId, now), limits.busyMsMax, file)
   return readIdentity(db)
 }

@@ -1,7 +1,12 @@
 /** The log: append with an expected version, read in order. Immutable, gapless, chained. */
 import type Database from 'better-sqlite3'
 import { assert, LedgerError } from '../contract/errors.ts'
-import { catalogue, type EventMetadata, type EventType, type RecordedEvent } from '../contract/events.ts'
+import {
+  catalogue,
+  type EventMetadata,
+  type EventType,
+  type RecordedEvent,
+} from '../contract/events.ts'
 import { chainHash, genesis } from './chain.ts'
 import { decode } from './codec.ts'
 import type { EventRow } from './schema.ts'
@@ -29,7 +34,11 @@ export type AppendItem<State> = {
 
 export type AppendResult =
   /** `isRepeated`: it was recorded before, by the same event ids. */
-  | { readonly status: 'recorded'; readonly events: readonly RecordedEvent[]; readonly isRepeated: boolean }
+  | {
+      readonly status: 'recorded'
+      readonly events: readonly RecordedEvent[]
+      readonly isRepeated: boolean
+    }
   | { readonly status: 'conflict'; readonly actualVersion: number }
   /** A constraint, or the id's other payload: this item alone is refused. */
   | { readonly status: 'refused'; readonly error: LedgerError }
@@ -72,8 +81,12 @@ export function openLog<State>(
     head: db.prepare('SELECT position, hash FROM events ORDER BY position DESC LIMIT 1'),
     version: db.prepare('SELECT max(version) FROM events WHERE stream_id = ?').pluck(),
     insert: db.prepare('INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)'),
-    stream: db.prepare(`SELECT ${columns} FROM events WHERE stream_id = ? AND version > ? ORDER BY version`),
-    streamPage: db.prepare(`SELECT ${columns} FROM events WHERE stream_id = ? AND position > ? ORDER BY version LIMIT ?`),
+    stream: db.prepare(
+      `SELECT ${columns} FROM events WHERE stream_id = ? AND version > ? ORDER BY version`,
+    ),
+    streamPage: db.prepare(
+      `SELECT ${columns} FROM events WHERE stream_id = ? AND position > ? ORDER BY version LIMIT ?`,
+    ),
     page: db.prepare(`SELECT ${columns} FROM events WHERE position > ? ORDER BY position LIMIT ?`),
     byId: db.prepare(`SELECT ${columns} FROM events WHERE event_id = ?`),
   }
@@ -112,7 +125,10 @@ export function openLog<State>(
 
   /** One savepoint for all while nothing is refused; else again, each behind its own, so that it is refused alone. */
   function appendAll(items: readonly AppendItem<State>[], head: Head): Appended {
-    return undoable(() => appendEach(items, head, appendTrusting)) ?? appendEach(items, head, appendCarefully)
+    return (
+      undoable(() => appendEach(items, head, appendTrusting)) ??
+      appendEach(items, head, appendCarefully)
+    )
   }
 
   /** null when a constraint refused and all of `work` is undone. */
@@ -136,7 +152,10 @@ export function openLog<State>(
     try {
       sql.begin.run()
     } catch (error) {
-      if (isBusy(error)) throw new LedgerError('BUSY', `${db.name}: another process is writing; try again`, { cause: error })
+      if (isBusy(error))
+        throw new LedgerError('BUSY', `${db.name}: another process is writing; try again`, {
+          cause: error,
+        })
       throw error
     }
   }
@@ -175,7 +194,19 @@ export function openLog<State>(
     let head = start
     return item.entries.map(({ event, after }, index) => {
       const row = rowOf(event, item.streamId, item.expectedVersion + index + 1, head)
-      sql.insert.run(row.position, row.eventId, row.streamId, row.version, row.type, row.schemaVersion, row.data, row.metadata, row.occurredAt, row.recordedAt, row.hash)
+      sql.insert.run(
+        row.position,
+        row.eventId,
+        row.streamId,
+        row.version,
+        row.type,
+        row.schemaVersion,
+        row.data,
+        row.metadata,
+        row.occurredAt,
+        row.recordedAt,
+        row.hash,
+      )
       head = { position: row.position, hash: row.hash }
       const recorded = recordedOf(event, row)
       project(recorded, after)
@@ -189,7 +220,9 @@ export function openLog<State>(
     const pairs = item.entries.map(({ event }) => ({ event, before: findEvent(event.eventId) }))
     const taken = pairs.filter(({ before }) => before !== null)
     if (taken.length === 0) return null
-    const same = pairs.flatMap(({ event, before }) => (isSame(event, item.streamId, before) ? [before] : []))
+    const same = pairs.flatMap(({ event, before }) =>
+      isSame(event, item.streamId, before) ? [before] : [],
+    )
     if (same.length === pairs.length) return { status: 'recorded', events: same, isRepeated: true }
     const ids = taken.map(({ event }) => event.eventId).join(', ')
     const message = `event id ${ids} is taken by another event; use a new id`
@@ -199,7 +232,10 @@ export function openLog<State>(
   function refuseNewerSchema(): void {
     const version = sql.userVersion.get() as number
     if (version === schemaVersion) return
-    throw new LedgerError('NEWER_SCHEMA', `${db.name} was migrated to schema version ${version}, this process knows ${schemaVersion}; restart it with the newer vmledger`)
+    throw new LedgerError(
+      'NEWER_SCHEMA',
+      `${db.name} was migrated to schema version ${version}, this process knows ${schemaVersion}; restart it with the newer vmledger`,
+    )
   }
 
   function readHead(): Head {
@@ -213,20 +249,30 @@ export function openLog<State>(
   return {
     append,
     readStream: (streamId, afterVersion) =>
-      explained(db, () => (sql.stream.all(streamId, afterVersion) as EventRow[]).map((row) => decode(row))),
+      explained(db, () =>
+        (sql.stream.all(streamId, afterVersion) as EventRow[]).map((row) => decode(row)),
+      ),
     readPage: (streamId, afterPosition, limit) =>
       explained(db, () => {
-        const rows = streamId === null ? sql.page.all(afterPosition, limit) : sql.streamPage.all(streamId, afterPosition, limit)
+        const rows =
+          streamId === null
+            ? sql.page.all(afterPosition, limit)
+            : sql.streamPage.all(streamId, afterPosition, limit)
         return (rows as EventRow[]).map((row) => decode(row))
       }),
-    rowsAfter: (afterPosition, limit) => explained(db, () => sql.page.all(afterPosition, limit) as EventRow[]),
+    rowsAfter: (afterPosition, limit) =>
+      explained(db, () => sql.page.all(afterPosition, limit) as EventRow[]),
     findEvent,
     head: () => explained(db, readHead),
     dataVersion: () => sql.dataVersion.get() as number,
   }
 }
 
-const isSame = (event: NewEvent, streamId: string, before: RecordedEvent | null): before is RecordedEvent =>
+const isSame = (
+  event: NewEvent,
+  streamId: string,
+  before: RecordedEvent | null,
+): before is RecordedEvent =>
   before !== null &&
   before.streamId === streamId &&
   before.type === event.type &&
@@ -259,7 +305,12 @@ function metadataText(metadata: EventMetadata): string {
 }
 
 const recordedOf = (event: NewEvent, row: EventRow): RecordedEvent =>
-  ({ ...row, data: event.data, metadata: event.metadata, hash: row.hash.toString('hex') }) as RecordedEvent
+  ({
+    ...row,
+    data: event.data,
+    metadata: event.metadata,
+    hash: row.hash.toString('hex'),
+  }) as RecordedEvent
 
 function headAfter(events: readonly RecordedEvent[]): Head {
   const last = events.at(-1)
@@ -274,4 +325,3 @@ function explained<T>(db: Database.Database, read: () => T): T {
     throw explain(error, db.name)
   }
 }
-

@@ -1,6 +1,14 @@
 /** Brings a database to this version's schema: all pending migrations in one transaction, or none. */
 import { hash } from 'node:crypto'
-import { closeSync, existsSync, openSync, readdirSync, readFileSync, renameSync, unlinkSync } from 'node:fs'
+import {
+  closeSync,
+  existsSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  unlinkSync,
+} from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import Database from 'better-sqlite3'
@@ -43,7 +51,11 @@ export const targetVersion = (migrations: readonly Migration[]): number =>
  * Applies what is pending. Before it a verified copy is made; after a failure the database is as it was.
  * @throws LedgerError NEWER_SCHEMA, MIGRATION_FAILED, BUSY
  */
-export function migrate(db: Database.Database, migrations: readonly Migration[], now: string): void {
+export function migrate(
+  db: Database.Database,
+  migrations: readonly Migration[],
+  now: string,
+): void {
   refuseDuplicates(migrations)
   if (pendingOf(db, migrations).length === 0) return
   const backup = backUp(db, migrations)
@@ -73,7 +85,11 @@ export function pendingOf(db: Database.Database, migrations: readonly Migration[
   return migrations.filter((migration) => isPending(db, migration, applied.get(migration.version)))
 }
 
-function isPending(db: Database.Database, migration: Migration, before: Applied | undefined): boolean {
+function isPending(
+  db: Database.Database,
+  migration: Migration,
+  before: Applied | undefined,
+): boolean {
   if (before === undefined) return true
   if (before.checksum === checksumOf(migration)) return false
   throw new LedgerError(
@@ -91,7 +107,8 @@ function appliedOf(db: Database.Database, module: string): Map<number, Applied> 
 }
 
 const hasTable = (db: Database.Database, name: string): boolean =>
-  db.prepare(`SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?`).get(name) !== undefined
+  db.prepare(`SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?`).get(name) !==
+  undefined
 
 function apply(db: Database.Database, migration: Migration, now: string): void {
   db.exec('SAVEPOINT migration')
@@ -121,7 +138,11 @@ function backUp(db: Database.Database, migrations: readonly Migration[]): string
   } catch (cause) {
     if (existsSync(temporary)) unlinkSync(temporary)
     if (isBusy(cause)) throw cause
-    throw new LedgerError('MIGRATION_FAILED', `${db.name}: no copy could be made before the migration: ${messageOf(cause)}`, { cause })
+    throw new LedgerError(
+      'MIGRATION_FAILED',
+      `${db.name}: no copy could be made before the migration: ${messageOf(cause)}`,
+      { cause },
+    )
   }
   for (const old of otherBackups(path)) unlinkSync(old)
   return path
@@ -163,11 +184,15 @@ export function packageRoot(): string {
   let folder = dirname(fileURLToPath(import.meta.url))
   while (!existsSync(join(folder, 'drizzle'))) {
     if (dirname(folder) === folder)
-      throw new LedgerError('MIGRATION_FAILED', 'the package is incomplete: its drizzle folder is missing')
+      throw new LedgerError(
+        'MIGRATION_FAILED',
+        'the package is incomplete: its drizzle folder is missing',
+      )
     folder = dirname(folder)
   }
   return folder
 }
 
 const checksumOf = (migration: Migration): string => hash('sha256', migration.sql)
-const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
+const messageOf = (error: unknown): string =>
+  error instanceof Error ? error.message : String(error)

@@ -4,14 +4,22 @@ import { type ErrorCode, LedgerError } from '../contract/errors.ts'
 
 const meanings: readonly (readonly [RegExp, ErrorCode, string])[] = [
   [/^SQLITE_BUSY|^SQLITE_LOCKED/, 'BUSY', 'another process is writing; try again'],
-  [/^SQLITE_FULL/, 'DISK_FULL', 'its file system is full; nothing was recorded. Make room and try again'],
+  [
+    /^SQLITE_FULL/,
+    'DISK_FULL',
+    'its file system is full; nothing was recorded. Make room and try again',
+  ],
   [/^SQLITE_IOERR/, 'IO_ERROR', 'reading or writing it failed; check the disk (dmesg)'],
   [
     /^SQLITE_CORRUPT|^SQLITE_NOTADB/,
     'CORRUPT_DATABASE',
     'it is damaged or not a ledger; keep it, and restore a backup (state.db.premigrate-*.bak) or a copy',
   ],
-  [/^SQLITE_READONLY|^SQLITE_CANTOPEN|^SQLITE_PERM|^SQLITE_AUTH/, 'PERMISSION_DENIED', 'it cannot be opened or written by this user'],
+  [
+    /^SQLITE_READONLY|^SQLITE_CANTOPEN|^SQLITE_PERM|^SQLITE_AUTH/,
+    'PERMISSION_DENIED',
+    'it cannot be opened or written by this user',
+  ],
   [/^SQLITE_CONSTRAINT/, 'CONSTRAINT', 'a constraint of the ledger refuses it'],
 ]
 
@@ -26,6 +34,10 @@ export function explain(error: unknown, file: string): unknown {
   if (!(error instanceof Database.SqliteError)) return error
   const meaning = meanings.find(([pattern]) => pattern.test(error.code))
   if (meaning === undefined)
-    return new LedgerError('IO_ERROR', `${file}: ${error.message} (${error.code})`, { cause: error })
-  return new LedgerError(meaning[1], `${file}: ${meaning[2]} (${error.code}: ${error.message})`, { cause: error })
+    return new LedgerError('IO_ERROR', `${file}: ${error.message} (${error.code})`, {
+      cause: error,
+    })
+  return new LedgerError(meaning[1], `${file}: ${meaning[2]} (${error.code}: ${error.message})`, {
+    cause: error,
+  })
 }

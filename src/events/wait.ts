@@ -16,7 +16,11 @@ export function retryWhileBusy<T>(attempt: () => T, budgetMs: number, what: stri
     } catch (error) {
       if (!isBusy(error) && !(error instanceof LedgerError && error.code === 'BUSY')) throw error
       if (performance.now() > until)
-        throw new LedgerError('BUSY', `${what}: the ledger was locked for ${budgetMs} ms; try again`, { cause: error })
+        throw new LedgerError(
+          'BUSY',
+          `${what}: the ledger was locked for ${budgetMs} ms; try again`,
+          { cause: error },
+        )
     }
     pause(1 + (performance.now() % 1) * 4)
   }

@@ -120,7 +120,10 @@ export interface Host {
   hold(place: Place): Promise<Hold>
   fence(place: Place): Promise<Fence>
   /** Starts a VMM that inherits its own lock. @throws LedgerError BUSY when the lock is taken */
-  spawn(context: DriverContext, request: SpawnRequest): Promise<{ child: ChildProcess; identity: ProcessIdentity }>
+  spawn(
+    context: DriverContext,
+    request: SpawnRequest,
+  ): Promise<{ child: ChildProcess; identity: ProcessIdentity }>
   /** Lock files go only after the VM is cleaned. */
   forget(place: Place): void
   /** Deletes what earlier deletions left in the trash, for about `budgetMs`. */

@@ -28,7 +28,10 @@ export const directory = (name: string): Resource => ({ kind: 'directory', name,
 
 /** Kinds whose names are paths relative to the state directory. */
 export const livesInStateDir = ({ kind, name }: Pick<Resource, 'kind' | 'name'>): boolean =>
-  kind === 'file' || kind === 'overlay' || kind === 'socket' || (kind === 'directory' && name !== '.')
+  kind === 'file' ||
+  kind === 'overlay' ||
+  kind === 'socket' ||
+  (kind === 'directory' && name !== '.')
 
 /** Kinds that a reboot takes away by definition. */
 export const isVolatile = (kind: string): boolean =>
@@ -46,5 +49,7 @@ const alphabet = 'abcdefghijklmnopqrstuvwxyz234567'
 function base32(bytes: Buffer): string {
   let bits = ''
   for (const byte of bytes) bits += byte.toString(2).padStart(8, '0')
-  return bits.replace(/.{5}/g, (five) => alphabet.charAt(Number.parseInt(five, 2))).replace(/[01]+$/, '')
+  return bits
+    .replace(/.{5}/g, (five) => alphabet.charAt(Number.parseInt(five, 2)))
+    .replace(/[01]+$/, '')
 }

@@ -36,7 +36,8 @@ function isImplied(kind: string, used: HeldResource, isInStateDir: boolean): boo
 }
 
 /** What is to be released now, in order: newest intent first, which is topological because `uses` points back. */
-export const releaseOrder = (context: VmContext): HeldResource[] => heldResources(context).toReversed()
+export const releaseOrder = (context: VmContext): HeldResource[] =>
+  heldResources(context).toReversed()
 
 /** What stands in the way of releasing `key`: the held or abandoned resources that use it. */
 export const blockersOf = (context: VmContext, key: ResourceKey): HeldResource[] =>
@@ -47,13 +48,18 @@ export const blockersOf = (context: VmContext, key: ResourceKey): HeldResource[]
 /** `key` and all that it uses, transitively and still held: what abandoning it abandons, users first. */
 export function abandonedWith(context: VmContext, key: ResourceKey): ResourceKey[] {
   const found = new Set<ResourceKey>([key])
-  for (const inner of found) for (const used of context.resources[inner]?.uses ?? []) found.add(used)
+  for (const inner of found)
+    for (const used of context.resources[inner]?.uses ?? []) found.add(used)
   return releaseOrder(context)
     .map((r) => r.key)
     .filter((k) => found.has(k))
 }
 
-export type RetryPolicy = { readonly baseMs: number; readonly maxMs: number; readonly jitter: number }
+export type RetryPolicy = {
+  readonly baseMs: number
+  readonly maxMs: number
+  readonly jitter: number
+}
 export const retryPolicy: RetryPolicy = { baseMs: 1_000, maxMs: 3_600_000, jitter: 0.2 }
 
 /** The wait before the next attempt: 1 s doubled, capped at 1 h, spread by up to 20 %. `random` is in [0, 1). */
@@ -61,7 +67,10 @@ export function retryDelayMs(attempt: number, random: number, policy = retryPoli
   assert(attempt >= 1, 'attempts count from 1')
   assert(random >= 0 && random < 1, 'random is a fraction')
   const delayMs = Math.min(policy.maxMs, policy.baseMs * 2 ** Math.min(attempt - 1, 30))
-  return Math.min(policy.maxMs, Math.round(delayMs * (1 - policy.jitter + 2 * policy.jitter * random)))
+  return Math.min(
+    policy.maxMs,
+    Math.round(delayMs * (1 - policy.jitter + 2 * policy.jitter * random)),
+  )
 }
 
 /** A retry that lies further ahead than the cap was written under another clock: it is due now. */

@@ -31,7 +31,11 @@ export type Eligibility =
   | { readonly result: 'eligible' }
   | { readonly result: 'nothing' }
   | { readonly result: 'adoptable'; readonly reason: string }
-  | { readonly result: 'kept'; readonly reason: string; readonly because: 'running' | 'owned' | 'unknown' | 'claimed' | 'retry_later' }
+  | {
+      readonly result: 'kept'
+      readonly reason: string
+      readonly because: 'running' | 'owned' | 'unknown' | 'claimed' | 'retry_later'
+    }
 
 const endedPhases: ReadonlySet<string> = new Set<Phase>([
   'stopped',
@@ -56,12 +60,15 @@ export function eligibility(
   if (evidence.vmm === 'alive') return aliveAnswer(evidence, options)
   if (options.own || phase === 'cleaning' || (evidence.vmm === 'dead' && !endedPhases.has(phase)))
     return { result: 'eligible' }
-  return endedPhases.has(phase) ? endedAnswer(evidence, options) : unstartedAnswer(evidence, context.lease)
+  return endedPhases.has(phase)
+    ? endedAnswer(evidence, options)
+    : unstartedAnswer(evidence, context.lease)
 }
 
 function claimAnswer({ claimant, claimantPid }: Evidence): Eligibility | null {
   if (claimant === 'alive') return kept('claimed', `claimed by ${claimantPid}`)
-  if (claimant === 'unknown') return kept('unknown', `whether its claimant ${claimantPid} lives cannot be told`)
+  if (claimant === 'unknown')
+    return kept('unknown', `whether its claimant ${claimantPid} lives cannot be told`)
   return null
 }
 
@@ -89,4 +96,8 @@ function ownedAnswer(owner: VerdictWord, pid: number): Eligibility {
 }
 
 type KeptBecause = Extract<Eligibility, { result: 'kept' }>['because']
-const kept = (because: KeptBecause, reason: string): Eligibility => ({ result: 'kept', because, reason })
+const kept = (because: KeptBecause, reason: string): Eligibility => ({
+  result: 'kept',
+  because,
+  reason,
+})

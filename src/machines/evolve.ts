@@ -33,8 +33,10 @@ const inPhase = (context: VmContext, event: VmEvent): VmContext => ({
   ...context,
   phaseSince: event.recordedAt,
 })
-const failed = (context: VmContext, event: EventOf<'vm.create_failed' | 'vm.start_failed' | 'vm.stop_failed'>) =>
-  ({ ...context, lastError: event.data.error.message, phaseSince: event.recordedAt })
+const failed = (
+  context: VmContext,
+  event: EventOf<'vm.create_failed' | 'vm.start_failed' | 'vm.stop_failed'>,
+) => ({ ...context, lastError: event.data.error.message, phaseSince: event.recordedAt })
 
 const evolvers: Evolvers = {
   'vm.creating': (context, { data, recordedAt }) => ({
@@ -52,7 +54,11 @@ const evolvers: Evolvers = {
     phaseSince: recordedAt,
   }),
   'vm.stopping': inPhase,
-  'vm.stopped': (context, { recordedAt }) => ({ ...context, process: null, phaseSince: recordedAt }),
+  'vm.stopped': (context, { recordedAt }) => ({
+    ...context,
+    process: null,
+    phaseSince: recordedAt,
+  }),
   'vm.create_failed': failed,
   'vm.start_failed': failed,
   'vm.stop_failed': failed,
@@ -64,7 +70,12 @@ const evolvers: Evolvers = {
   }),
   'resource.intended': (context, { data }) => ({
     ...context,
-    resources: asNewest(context.resources, { ...data, state: 'intended', identity: null, outcome: null }),
+    resources: asNewest(context.resources, {
+      ...data,
+      state: 'intended',
+      identity: null,
+      outcome: null,
+    }),
     steps: without(context.steps, data.step),
   }),
   'resource.acquired': (context, { data }) => acquired(context, data.key, data.identity),
@@ -83,7 +94,12 @@ const evolvers: Evolvers = {
       uses: [],
       spec: { octet: data.octet, gatewayIp: data.gatewayIp, guestIp: data.guestIp },
       state: 'acquired',
-      identity: { octet: data.octet, subnet: data.subnet, gatewayIp: data.gatewayIp, guestIp: data.guestIp },
+      identity: {
+        octet: data.octet,
+        subnet: data.subnet,
+        gatewayIp: data.gatewayIp,
+        guestIp: data.guestIp,
+      },
       outcome: null,
     }),
     steps: without(context.steps, stepOfKind('subnet')),
@@ -117,7 +133,13 @@ const evolvers: Evolvers = {
     withStep(
       settle(context, data.key, 'abandoned', 'abandoned'),
       context.resources[data.key]?.step ?? data.key,
-      { status: 'error', error: data.reason, outcome: 'abandoned', key: data.key, updated_at: recordedAt },
+      {
+        status: 'error',
+        error: data.reason,
+        outcome: 'abandoned',
+        key: data.key,
+        updated_at: recordedAt,
+      },
     ),
   'cleanup.finished': (context, { recordedAt }) => ({
     ...context,
@@ -144,7 +166,10 @@ export const evolve = (context: VmContext, event: VmEvent): VmContext =>
 function acquired(context: VmContext, key: ResourceKey, identity: Identity): VmContext {
   const resource = context.resources[key]
   if (resource === undefined) return context
-  const resources = { ...context.resources, [key]: { ...resource, state: 'acquired' as const, identity } }
+  const resources = {
+    ...context.resources,
+    [key]: { ...resource, state: 'acquired' as const, identity },
+  }
   if (resource.kind !== 'process') return { ...context, resources }
   return { ...context, resources, process: asProcess(identity) ?? context.process }
 }
@@ -158,10 +183,18 @@ function settle(
   const resource = context.resources[key]
   if (resource === undefined) return context
   const process = resource.kind === 'process' && state === 'released' ? null : context.process
-  return { ...context, process, resources: { ...context.resources, [key]: { ...resource, state, outcome } } }
+  return {
+    ...context,
+    process,
+    resources: { ...context.resources, [key]: { ...resource, state, outcome } },
+  }
 }
 
-function withStep(context: VmContext, step: string, result: Omit<CleanupStep, 'attempts'>): VmContext {
+function withStep(
+  context: VmContext,
+  step: string,
+  result: Omit<CleanupStep, 'attempts'>,
+): VmContext {
   const attempts = (context.steps[step]?.attempts ?? 0) + 1
   return { ...context, steps: { ...context.steps, [step]: { ...result, attempts } } }
 }
@@ -171,7 +204,10 @@ function asNewest(
   resources: VmContext['resources'],
   { key, kind, name, step, uses, spec, state, identity, outcome }: HeldResource,
 ): VmContext['resources'] {
-  return { ...without(resources, key), [key]: { key, kind, name, step, uses, spec, state, identity, outcome } }
+  return {
+    ...without(resources, key),
+    [key]: { key, kind, name, step, uses, spec, state, identity, outcome },
+  }
 }
 
 function without<T>(record: Readonly<Record<string, T>>, key: string): Readonly<Record<string, T>> {

@@ -43,7 +43,10 @@ export const allowedTypes = (phase: PhaseOrAbsent): VmEventType[] =>
 
 /** For each phase the phases that one event may lead to: the 40 pairs, derived from the machine. */
 export function phaseTransitions(): Record<Phase, Phase[]> {
-  return Object.fromEntries(phases.map((from) => [from, successors(from)])) as Record<Phase, Phase[]>
+  return Object.fromEntries(phases.map((from) => [from, successors(from)])) as Record<
+    Phase,
+    Phase[]
+  >
 }
 
 function successors(from: Phase): Phase[] {
@@ -67,7 +70,10 @@ function ruleEntries(node: Node, type: VmEventType): [VmEventType, Rule][] {
   assert(found.length <= 1, `one rule for ${node.key} x ${type}`)
   return found.map((rule) => [
     type,
-    { guard: (rule.guard as GuardName | undefined) ?? null, target: (rule.target?.[0]?.key as Phase) ?? null },
+    {
+      guard: (rule.guard as GuardName | undefined) ?? null,
+      target: (rule.target?.[0]?.key as Phase) ?? null,
+    },
   ])
 }
 

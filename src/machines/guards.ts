@@ -11,7 +11,8 @@ const resourceOf = ({ context, event }: GuardArguments): HeldResource | undefine
 /** An abandoned user still stands on the host, so what it uses must not go. */
 const isUsed = (context: VmContext, key: string, byAbandonedToo: boolean): boolean =>
   Object.values(context.resources).some(
-    (user) => (isHeld(user) || (byAbandonedToo && user.state === 'abandoned')) && user.uses.includes(key),
+    (user) =>
+      (isHeld(user) || (byAbandonedToo && user.state === 'abandoned')) && user.uses.includes(key),
   )
 
 const isNewKey: Guard = (args) => {
@@ -20,7 +21,10 @@ const isNewKey: Guard = (args) => {
   if (isHeld(before) || before?.state === 'abandoned') return false
   // What used the key before it failed would then use something newer: two could wait for each other for ever.
   if (before !== undefined && isUsed(context, before.key, true)) return false
-  return event.type !== 'resource.intended' || event.data.uses.every((key) => isHeld(context.resources[key]))
+  return (
+    event.type !== 'resource.intended' ||
+    event.data.uses.every((key) => isHeld(context.resources[key]))
+  )
 }
 const isReleasable: Guard = (args) => {
   const resource = resourceOf(args)
@@ -29,14 +33,17 @@ const isReleasable: Guard = (args) => {
 const holdsNothing: Guard = ({ context }) => heldResources(context).length === 0
 const hasGeneration: Guard = ({ context, event }) =>
   'generation' in event.data && event.data.generation === context.generation
-const hasNoGeneration: Guard = ({ event }) => 'generation' in event.data && event.data.generation === null
+const hasNoGeneration: Guard = ({ event }) =>
+  'generation' in event.data && event.data.generation === null
 
 export const guards = {
   isNewKey,
   isIntended: (args) => resourceOf(args)?.state === 'intended',
   isReleasable,
   hasNoSubnet: ({ context }) =>
-    !Object.values(context.resources).some((r) => r.kind === 'subnet' && (isHeld(r) || r.state === 'abandoned')),
+    !Object.values(context.resources).some(
+      (r) => r.kind === 'subnet' && (isHeld(r) || r.state === 'abandoned'),
+    ),
   isNextClaim: ({ context, event }) =>
     event.type === 'cleanup.started' && event.data.claim.generation === context.generation + 1,
   isReleasableUnderClaim: (args) => hasGeneration(args) && isReleasable(args),
@@ -61,7 +68,8 @@ export const guardReasons: Readonly<Record<GuardName, string>> = {
   isReleasable: 'the key is not held, or something that uses it still is',
   hasNoSubnet: 'the VM has a subnet already',
   isNextClaim: 'the claim is not of the next generation',
-  isReleasableUnderClaim: 'the claim is void, the key is not held, or something that uses it still is',
+  isReleasableUnderClaim:
+    'the claim is void, the key is not held, or something that uses it still is',
   isHeldUnderClaim: 'the claim is void, or the key is not held',
   isAbandonable: 'the key is not held, or something that uses it still is',
   holdsNothingUnderClaim: 'the claim is void, or something is still held',

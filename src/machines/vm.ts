@@ -53,10 +53,20 @@ export const vmMachine = vm.createMachine({
   states: {
     absent: { on: { 'vm.creating': to('creating') } },
     creating: {
-      on: { ...acquiring, ...claimable, 'vm.created': to('created'), 'vm.create_failed': to('create_failed') },
+      on: {
+        ...acquiring,
+        ...claimable,
+        'vm.created': to('created'),
+        'vm.create_failed': to('create_failed'),
+      },
     },
     created: {
-      on: { ...acquiring, ...claimable, 'vm.starting': to('starting'), 'vm.stopping': to('stopping') },
+      on: {
+        ...acquiring,
+        ...claimable,
+        'vm.starting': to('starting'),
+        'vm.stopping': to('stopping'),
+      },
     },
     starting: {
       on: {

@@ -18,7 +18,9 @@ export function createProjector(
   db: Database.Database,
   nameOf: (table: string) => string = (table) => table,
 ): Apply {
-  const writers = projections.map((projection) => createWriter(db, projection, nameOf(projection.table)))
+  const writers = projections.map((projection) =>
+    createWriter(db, projection, nameOf(projection.table)),
+  )
   return (event, after) => {
     const vmId = vmOfStream(event.streamId)
     if (vmId === null || after === null) return

@@ -4,10 +4,9 @@ import { cachedJson, type Projection } from './projection.ts'
 
 const resourcesJson = cachedJson((resources) =>
   Object.fromEntries(
-    Object.values(resources as Record<string, HeldResource>).map(({ key, kind, state, outcome, identity }) => [
-      key,
-      { kind, state, outcome, identity },
-    ]),
+    Object.values(resources as Record<string, HeldResource>).map(
+      ({ key, kind, state, outcome, identity }) => [key, { kind, state, outcome, identity }],
+    ),
   ),
 )
 const cleanupJson = cachedJson((steps) => steps)

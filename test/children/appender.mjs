@@ -13,6 +13,7 @@ process.on('message', ({ action }) => {
 })
 process.send({ ready: true })
 const until = performance.now() + 20_000
-while (!stopping.signal.aborted && performance.now() < until) acknowledged.push((await vm.record({ type: 'vm.adopted' })).eventId)
+while (!stopping.signal.aborted && performance.now() < until)
+  acknowledged.push((await vm.record({ type: 'vm.adopted' })).eventId)
 ledger.close()
 process.send({ acknowledged })

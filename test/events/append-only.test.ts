@@ -7,7 +7,8 @@ async function recorded() {
   await runningVm(ledger)
   return { ledger, db: otherClient(ledger.home) }
 }
-const columns = 'event_id, stream_id, version, type, schema_version, data, metadata, occurred_at, recorded_at, hash'
+const columns =
+  'event_id, stream_id, version, type, schema_version, data, metadata, occurred_at, recorded_at, hash'
 const freshId = '01ARZ3NDEKTSV4RRFFQ69G5FAV'
 const copyOf = (position: string, id: string, version: string) =>
   `SELECT ${position}, ${id}, stream_id, ${version}, type, schema_version, data, metadata, occurred_at, recorded_at, hash FROM events WHERE position = 3`
@@ -45,7 +46,12 @@ describe('another SQLite client', () => {
 
   test('is refused with recursive_triggers and foreign keys off, too', async () => {
     const { db } = await recorded()
-    for (const pragma of ['recursive_triggers = ON', 'recursive_triggers = OFF', 'foreign_keys = OFF', 'defer_foreign_keys = ON']) {
+    for (const pragma of [
+      'recursive_triggers = ON',
+      'recursive_triggers = OFF',
+      'foreign_keys = OFF',
+      'defer_foreign_keys = ON',
+    ]) {
       db.pragma(pragma)
       expect(() => db.exec(attacks['INSERT OR REPLACE on the position']!)).toThrow(/immutable/)
     }

@@ -1,5 +1,13 @@
 /** Opening and migrating: together, failing, newer, damaged. behaviours.md 2.4 and design section 5. */
-import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { openDatabase } from '../../src/events/database.ts'
@@ -11,16 +19,26 @@ import { runTogether, startChild } from '../support/children.ts'
 import { openTestLedger, otherClient, temporaryHome } from '../support/ledgers.ts'
 
 const shipped = shippedMigrations('ledger')
-const migration = (version: number, sql: string): Migration => ({ module: 'ledger', version, name: `test_${version}`, sql })
+const migration = (version: number, sql: string): Migration => ({
+  module: 'ledger',
+  version,
+  name: `test_${version}`,
+  sql,
+})
 const invalid = [...shipped, migration(3, 'CREATE TABLE half (a); THIS IS INVALID SQL')]
 const third = [...shipped, migration(3, 'CREATE TABLE extra (a INTEGER) STRICT')]
 const now = '2026-01-01T00:00:00.000Z'
 const open = (home: string, migrations: readonly Migration[]) =>
   openDatabase({ file: join(home, 'state.db'), migrations, readonly: false, now })
 const modules = (home: string) =>
-  otherClient(home).prepare('SELECT module, version, name FROM schema_migrations ORDER BY version').all()
+  otherClient(home)
+    .prepare('SELECT module, version, name FROM schema_migrations ORDER BY version')
+    .all()
 const tables = (home: string) =>
-  otherClient(home).prepare(`SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name`).pluck().all()
+  otherClient(home)
+    .prepare(`SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name`)
+    .pluck()
+    .all()
 
 describe('matchlock pkg/storedb', () => {
   test('one migration leaves one row', () => {
@@ -40,7 +58,10 @@ describe('matchlock pkg/storedb', () => {
 
   test('16 processes open a fresh home at once: none fails, it is one ledger, nothing is lost', async () => {
     const home = temporaryHome()
-    const results = await runTogether<{ ledgerId?: string; vm?: string; code?: string }>('opener.mjs', Array.from({ length: 16 }, () => [home]))
+    const results = await runTogether<{ ledgerId?: string; vm?: string; code?: string }>(
+      'opener.mjs',
+      Array.from({ length: 16 }, () => [home]),
+    )
     expect(results.filter((r) => r.code !== undefined)).toEqual([])
     expect(new Set(results.map((r) => r.ledgerId)).size).toBe(1)
     expect(modules(home)).toHaveLength(shipped.length)
@@ -58,7 +79,9 @@ describe('a failing migration', () => {
       await child.next()
       const before = tables(home)
       for (let i = 0; i < 5; i++)
-        expect(() => open(home, invalid)).toThrow(expect.objectContaining({ code: 'MIGRATION_FAILED' }))
+        expect(() => open(home, invalid)).toThrow(
+          expect.objectContaining({ code: 'MIGRATION_FAILED' }),
+        )
       child.send({ action: 'stop' })
       const { acknowledged } = await child.next<{ acknowledged: string[] }>()
       expect(acknowledged.length).toBeGreaterThan(20)
@@ -76,7 +99,9 @@ describe('a failing migration', () => {
     const ledger = openTestLedger()
     await ledger.createVm({ backend: 'test' })
     const backup = join(ledger.home, 'state.db.premigrate-3.bak')
-    expect(() => open(ledger.home, invalid)).toThrow(`nothing changed: near "THIS": syntax error. A copy from before it is ${backup}`)
+    expect(() => open(ledger.home, invalid)).toThrow(
+      `nothing changed: near "THIS": syntax error. A copy from before it is ${backup}`,
+    )
     expect(existsSync(backup)).toBe(true)
     expect(statSync(backup).mode & 0o077).toBe(0)
     expect(readdirSync(ledger.home).filter((file) => file.endsWith('.tmp'))).toEqual([])
@@ -91,7 +116,9 @@ describe('a schema that moved on', () => {
     open(ledger.home, third).close()
     open(ledger.home, third).close()
     expect(tables(ledger.home)).toContain('extra')
-    expect(readdirSync(ledger.home).filter((file) => file.endsWith('.bak'))).toEqual(['state.db.premigrate-3.bak'])
+    expect(readdirSync(ledger.home).filter((file) => file.endsWith('.bak'))).toEqual([
+      'state.db.premigrate-3.bak',
+    ])
   })
 
   test('stops an older program at its next append, and at its next open', async () => {
@@ -99,9 +126,13 @@ describe('a schema that moved on', () => {
     const vm = await ledger.createVm({ backend: 'test' })
     open(ledger.home, third).close()
     await expect(vm.record({ type: 'vm.created' })).rejects.toMatchObject({ code: 'NEWER_SCHEMA' })
-    expect(() => vm.recordSync({ type: 'vm.created' })).toThrow(expect.objectContaining({ code: 'NEWER_SCHEMA' }))
+    expect(() => vm.recordSync({ type: 'vm.created' })).toThrow(
+      expect.objectContaining({ code: 'NEWER_SCHEMA' }),
+    )
     for (const readonly of [false, true])
-      expect(() => openLedger({ home: ledger.home, host: simulatedHost(), readonly })).toThrow(expect.objectContaining({ code: 'NEWER_SCHEMA' }))
+      expect(() => openLedger({ home: ledger.home, host: simulatedHost(), readonly })).toThrow(
+        expect.objectContaining({ code: 'NEWER_SCHEMA' }),
+      )
   })
 
   test('is refused where an applied migration had other SQL', () => {
@@ -123,20 +154,44 @@ function damaged(bytes: (file: string) => Buffer): string {
 
 describe('a file that is no ledger', () => {
   test.each([
-    ['text', () => Buffer.from('this is not a database at all, but long enough to be looked at as one'.repeat(20))],
-    ['a damaged header', (file: string) => { const all = readFileSync(file); all.fill(0xff, 20, 90); return all }],
-    ['damaged pages', (file: string) => { const all = readFileSync(file); all.fill(0xaa, 4096); return all }],
+    [
+      'text',
+      () =>
+        Buffer.from(
+          'this is not a database at all, but long enough to be looked at as one'.repeat(20),
+        ),
+    ],
+    [
+      'a damaged header',
+      (file: string) => {
+        const all = readFileSync(file)
+        all.fill(0xff, 20, 90)
+        return all
+      },
+    ],
+    [
+      'damaged pages',
+      (file: string) => {
+        const all = readFileSync(file)
+        all.fill(0xaa, 4096)
+        return all
+      },
+    ],
   ] as const)('%s is CORRUPT_DATABASE, and is left as it is', (_, bytes) => {
     const home = damaged(bytes)
     const before = readFileSync(join(home, 'state.db'))
     for (const readonly of [true, false])
-      expect(() => openLedger({ home, host: simulatedHost(), readonly })).toThrow(expect.objectContaining({ code: 'CORRUPT_DATABASE' }))
+      expect(() => openLedger({ home, host: simulatedHost(), readonly })).toThrow(
+        expect.objectContaining({ code: 'CORRUPT_DATABASE' }),
+      )
     expect(readFileSync(join(home, 'state.db')).equals(before)).toBe(true)
   })
 
   test('a home that was never made is NO_HOME for a reader, and stays unmade', () => {
     const home = temporaryHome()
-    expect(() => openLedger({ home, host: simulatedHost(), readonly: true })).toThrow(`No home at ${home}: nothing has been recorded yet`)
+    expect(() => openLedger({ home, host: simulatedHost(), readonly: true })).toThrow(
+      `No home at ${home}: nothing has been recorded yet`,
+    )
     expect(existsSync(home)).toBe(false)
   })
 })
@@ -167,7 +222,9 @@ describe('the home', () => {
   test('of another machine is refused, unless it is adopted', () => {
     const ledger = openTestLedger()
     otherClient(ledger.home).exec(`UPDATE ledger SET machine_id = 'another'`)
-    expect(() => openTestLedger({ home: ledger.home })).toThrow(expect.objectContaining({ code: 'WRONG_MACHINE' }))
+    expect(() => openTestLedger({ home: ledger.home })).toThrow(
+      expect.objectContaining({ code: 'WRONG_MACHINE' }),
+    )
     openTestLedger({ home: ledger.home, adoptHost: true })
     openTestLedger({ home: ledger.home })
   })
@@ -175,7 +232,8 @@ describe('the home', () => {
   test('every connection is FULL and WAL, and the WAL stays bounded', async () => {
     const ledger = openTestLedger()
     const vm = await ledger.createVm({ backend: 'test' })
-    for (let i = 0; i < 60; i++) await Promise.all(Array.from({ length: 100 }, () => vm.record({ type: 'vm.adopted' })))
+    for (let i = 0; i < 60; i++)
+      await Promise.all(Array.from({ length: 100 }, () => vm.record({ type: 'vm.adopted' })))
     expect(statSync(join(ledger.home, 'state.db-wal')).size).toBeLessThan(32 * 1024 * 1024)
   })
 })

@@ -28,7 +28,7 @@ export function outcomeOf(code: string): BadOutcome {
 }
 
 /** A command that may still make what it was told to: nothing can be said about its result. */
-export const stillRunning = 'STILL_RUNNING'
+const stillRunning = 'STILL_RUNNING'
 
 /** Why a command did not do it: denied where the kernel said so, else failed. */
 export function commandFailure(command: string, result: CommandResult): Failure {

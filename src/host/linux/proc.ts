@@ -33,7 +33,7 @@ export function readStat(pid: number): ProcessStat | 'absent' | 'unreadable' {
 }
 
 /** A /proc of another pid namespace names other processes by our numbers. */
-export function isOurProc(): boolean {
+function isOurProc(): boolean {
   try {
     return readlinkSync('/proc/self') === String(process.pid)
   } catch {

@@ -44,7 +44,7 @@ async function withFence<T>(
 }
 
 /** The recorded process, null where the log has none that we understand. */
-export function recordedProcess(held: HeldResource): ProcessIdentity | null {
+function recordedProcess(held: HeldResource): ProcessIdentity | null {
   const parsed = processIdentitySchema.safeParse(held.identity)
   return parsed.success ? parsed.data : null
 }
