@@ -93,6 +93,11 @@ async function reconcileFenced(
     const generation = await beginCleanup(vmId, state, claimId, facts, options, deps)
     if (generation === null) return lostReport(vmId, options)
     return await releaseAll(vmId, generation, options, deps, fence)
+  } catch (error) {
+    // A newer generation took over while this process slept: what it releases is no longer ours to record.
+    if (error instanceof LedgerError && error.code === 'ILLEGAL_TRANSITION')
+      return lostReport(vmId, options)
+    throw error
   } finally {
     activeClaims.delete(claimId)
   }

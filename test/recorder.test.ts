@@ -1,7 +1,9 @@
 /** The door to the log: what shares a transaction, who is refused alone, and that no cached state runs ahead. */
+import { once } from 'node:events'
 import { describe, expect, test } from 'vitest'
 import { IllegalTransitionError, LedgerError } from '../src/contract/errors.ts'
-import { openTestLedger, otherClient, runningVm } from './support/ledgers.ts'
+import { startChild } from './support/children.ts'
+import { openTestLedger, otherClient, runningVm, temporaryHome } from './support/ledgers.ts'
 
 const adopt = { type: 'vm.adopted' } as const
 /** Counts commits by what another connection sees change. */
@@ -88,6 +90,16 @@ describe('group commit', () => {
     expect((await last).type).toBe('vm.created')
     await expect(vm.record(adopt)).rejects.toMatchObject({ code: 'CLOSED' })
   })
+})
+
+test('process.exit writes what is queued first', async () => {
+  const home = temporaryHome()
+  const child = startChild('exits.mjs', [home])
+  await child.next()
+  const ended = once(child.process, 'exit')
+  child.send({ go: true })
+  expect((await ended)[0]).toBe(7)
+  expect(openTestLedger({ home }).vm('vm-exiting0').state().phase).toBe('running')
 })
 
 describe('a transaction that is gone', () => {

@@ -1,7 +1,6 @@
 /** Opens the file: permissions, pragmas that are set and then asserted, schema. */
 import {
   chmodSync,
-  chownSync,
   closeSync,
   existsSync,
   mkdirSync,
@@ -16,6 +15,7 @@ import { assert, LedgerError } from '../contract/errors.ts'
 import { limits } from '../contract/limits.ts'
 import type { Migration } from './migration.ts'
 import { migrate, pendingOf } from './migrations.ts'
+import { giveTo } from './owner.ts'
 import { explain } from './sqlite-errors.ts'
 import { retryWhileBusy } from './wait.ts'
 
@@ -159,11 +159,6 @@ function makeHome(home: string): Stats {
   } catch (error) {
     throw asDenied(error, home)
   }
-}
-
-/** Gives what root made in somebody's home to its owner. */
-export function giveTo(path: string, owner: Stats): void {
-  if (process.geteuid?.() === 0 && owner.uid !== 0) chownSync(path, owner.uid, owner.gid)
 }
 
 /** Only ever creates: a descriptor of an existing database, when closed, drops SQLite's own locks on it. */

@@ -7,6 +7,7 @@ import {
   readdirSync,
   readFileSync,
   renameSync,
+  statSync,
   unlinkSync,
 } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -15,6 +16,7 @@ import Database from 'better-sqlite3'
 import { LedgerError } from '../contract/errors.ts'
 import { limits } from '../contract/limits.ts'
 import type { Migration } from './migration.ts'
+import { giveTo } from './owner.ts'
 import { isBusy } from './sqlite-errors.ts'
 import { retryWhileBusy } from './wait.ts'
 
@@ -132,6 +134,7 @@ function backUp(db: Database.Database, migrations: readonly Migration[]): string
   try {
     // VACUUM INTO takes an empty file: so the copy is as private as what it copies.
     closeSync(openSync(temporary, 'wx', 0o600))
+    giveTo(temporary, statSync(db.name))
     db.prepare('VACUUM INTO ?').run(temporary)
     verifyCopy(temporary)
     renameSync(temporary, path)

@@ -1,6 +1,7 @@
 /** Opening and migrating: together, failing, newer, damaged. behaviours.md 2.4 and design section 5. */
 import {
   chmodSync,
+  chownSync,
   existsSync,
   mkdirSync,
   readdirSync,
@@ -217,6 +218,18 @@ describe('the home', () => {
     chmodSync(home, 0o770)
     expect(() => openLedger({ home, host: simulatedHost() })).toThrow(`run: chmod go-w ${home}`)
     expect(readdirSync(home)).toEqual([])
+  })
+
+  test.skipIf(process.geteuid?.() !== 0)('of somebody else stays theirs when root writes in it', async () => {
+    const home = temporaryHome()
+    mkdirSync(home, { mode: 0o700 })
+    chownSync(home, 65_534, 65_534)
+    const ledger = openTestLedger({ home })
+    await ledger.createVm({ backend: 'test' })
+    expect(() => open(home, invalid)).toThrow(expect.objectContaining({ code: 'MIGRATION_FAILED' }))
+    const owners = readdirSync(home).map((file) => [file, statSync(join(home, file)).uid])
+    expect(owners.length).toBeGreaterThan(6)
+    expect(owners.filter(([, uid]) => uid !== 65_534)).toEqual([])
   })
 
   test('of another machine is refused, unless it is adopted', () => {
