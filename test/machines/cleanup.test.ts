@@ -82,10 +82,18 @@ describe('what a new resource uses', () => {
     ...held('tap', 'fc-a', [subnetKey]),
     ...held('file', 'rootfs.ext4', ['directory:.']),
     intended('socket', 'api.sock', ['directory:.']),
+    ...held('directory', 'logs', ['directory:.']),
     ...held('directory', 'old'),
     released('directory:old'),
   )
-  const all = ['directory:.', subnetKey, 'tap:fc-a', 'file:rootfs.ext4', 'socket:api.sock']
+  const all = [
+    'directory:.',
+    subnetKey,
+    'tap:fc-a',
+    'file:rootfs.ext4',
+    'socket:api.sock',
+    'directory:logs',
+  ]
 
   test.each([
     {
