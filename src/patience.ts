@@ -5,7 +5,7 @@ import { random } from './new-id.ts'
 const politeMs = 30
 const stepMs = 4
 const lateMsMin = 2
-const waitMsMax = 400
+const waitMsMax = 64
 
 /**
  * Short random waits first, then shorter and shorter ones, or a process that writes without pause would

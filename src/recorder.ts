@@ -9,6 +9,7 @@ import type { AppendItem, AppendResult, Log, NewEvent } from './events/log.ts'
 import { retryWhileBusy } from './events/wait.ts'
 import { absent, decide, fold, refusal } from './machines/fold.ts'
 import { type Clock, timestamp } from './clock.ts'
+import { random } from './new-id.ts'
 import { Patience } from './patience.ts'
 
 /** What a caller says of an event; the rest of the envelope is filled in here. */
@@ -53,6 +54,8 @@ type Decision =
   | { readonly kind: 'refuse'; readonly error: LedgerError }
 
 const cachedStatesMax = 8_192
+const politeMs = 4
+const politeForMs = 1_000
 
 export class Recorder {
   readonly #options: RecorderOptions
@@ -61,6 +64,8 @@ export class Recorder {
   #isScheduled = false
   /** Since the writer was first found busy. */
   #patience: Patience | null = null
+  /** Others write too: between two transactions of ours they get their chance. */
+  #politeUntil = 0
   #dataVersion = -1
   #epoch = 0
   #isClosed = false
@@ -156,8 +161,13 @@ export class Recorder {
 
   #schedule(): void {
     if (this.#isScheduled) return
+    this.#flushIn(performance.now() < this.#politeUntil ? politeMs * random() : 0)
+  }
+
+  #flushIn(waitMs: number): void {
     this.#isScheduled = true
-    setImmediate(() => this.#flush())
+    if (waitMs === 0) setImmediate(() => this.#flush())
+    else setTimeout(() => this.#flush(), waitMs)
   }
 
   #flush(): void {
@@ -182,9 +192,8 @@ export class Recorder {
       for (const pending of queue) pending.reject(error)
       return
     }
-    this.#isScheduled = true
-    if (waitMs === 0) setImmediate(() => this.#flush())
-    else setTimeout(() => this.#flush(), waitMs)
+    this.#politeUntil = performance.now() + politeForMs
+    this.#flushIn(waitMs)
   }
 
   /** Takes rounds until every pending of the queue is settled. @throws LedgerError BUSY, with the rest still queued */
