@@ -41,6 +41,16 @@ describe('the next subnet', () => {
     expect(nextSubnet(defaultSubnetPool, new Set(taken), inUse).octet).toBe(octet)
   })
 
+  test.each([
+    [0, 100],
+    [1, 103],
+    [2, 104],
+    [1_000, 254],
+  ])('after %i others that are free is octet %i: who lost a race spreads out', (skip, octet) => {
+    const taken = new Set([101, 102])
+    expect(nextSubnet(defaultSubnetPool, taken, [], skip).octet).toBe(octet)
+  })
+
   test('is the last one when that is what is left', () => {
     const taken = new Set(Array.from({ length: 154 }, (_, index) => 100 + index))
     expect(nextSubnet(defaultSubnetPool, taken, []).octet).toBe(254)

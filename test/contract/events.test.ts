@@ -8,6 +8,7 @@ import {
   vmEventTypes,
 } from '../../src/contract/events.ts'
 import { limits } from '../../src/contract/limits.ts'
+import { resourceKey, stepOfKind } from '../../src/contract/resources.ts'
 import { encodeData } from '../../src/events/codec.ts'
 import { samples } from '../support/samples.ts'
 
@@ -174,6 +175,19 @@ describe('a payload', () => {
     ['a VM id with a slash', 'image.pinned', { ...samples['image.pinned'], vm: '../a' }],
   ])('with %s is refused', (_, type, data) => {
     expect(() => parseEventData(type, data)).toThrow(refused)
+  })
+
+  test('of the longest resource that there may be is taken, with the step of its name', () => {
+    const [kind, name] = ['k'.repeat(32), 'n'.repeat(200)]
+    const step = `${stepOfKind(kind)}:${name}`
+    const longest = {
+      ...samples['resource.intended'],
+      key: resourceKey(kind, name),
+      kind,
+      name,
+      step,
+    }
+    expect(parseEventData('resource.intended', longest)).toEqual(longest)
   })
 
   test('that is refused is explained in a line, with the way to the problem', () => {

@@ -4,6 +4,7 @@ import { describe, expect, onTestFinished, test } from 'vitest'
 import type { VmEvent } from '../../src/contract/events.ts'
 import { vmId } from '../../src/contract/ids.ts'
 import type { Phase } from '../../src/contract/phases.ts'
+import { fileCopy } from '../../src/host/resources.ts'
 import { openLedger } from '../../src/ledger.ts'
 import { simulatedHost, testClock, World } from '../../src/testing/index.ts'
 import { temporaryHome } from '../support/ledgers.ts'
@@ -470,6 +471,46 @@ describe('a VM whose processes died', () => {
       phase: 'cleanup_failed',
       pid: 0,
     })
+  })
+})
+
+describe('a reconcile', () => {
+  test('of a stopped VM gives back what it held, says so, and ends in cleaned', async () => {
+    const world = new World()
+    const ledger = openLedger({ home: temporaryHome(), host: simulatedHost({ world }) })
+    onTestFinished(() => ledger.close())
+    const vm = await ledger.createVm({ id, backend: 'test' })
+    await vm.allocateSubnet()
+    await vm.acquire(fileCopy({ from: '/images/a.ext4', to: 'upper.ext4' }))
+    for (const type of ['vm.created', 'vm.starting', 'vm.running'] as const)
+      await vm.record({ type })
+    await vm.stop()
+    expect(ledger.list()[0]).toMatchObject({ id, status: 'stopped', phase: 'stopped' })
+    const [report] = await ledger.reconcile({ vmIds: [id] })
+    expect(report).toMatchObject({ result: 'cleaned', keptReason: null, failed: [] })
+    expect(report?.released.map(({ key }) => key)).toEqual([
+      'file:upper.ext4',
+      subnetKey,
+      'directory:.',
+    ])
+    expect(world.standing()).toEqual([])
+    expect(ledger.list()[0]).toMatchObject({ id, status: 'stopped', phase: 'cleaned', held: [] })
+  })
+
+  test('of a running VM keeps it, and says that its VMM lives', async () => {
+    const ledger = openLedger({ home: temporaryHome(), host: simulatedHost() })
+    onTestFinished(() => ledger.close())
+    const vm = await ledger.createVm({ id, backend: 'test' })
+    for (const type of ['vm.created', 'vm.starting'] as const) await vm.record({ type })
+    const { pid } = await vm.spawn('fc', [])
+    await vm.record({ type: 'vm.running' })
+    const [report] = await ledger.reconcile({ vmIds: [id] })
+    expect(report).toMatchObject({
+      result: 'kept',
+      keptReason: `its VMM ${pid} lives`,
+      released: [],
+    })
+    expect(ledger.list()[0]).toMatchObject({ id, status: 'running', phase: 'running', pid })
   })
 })
 
