@@ -6,7 +6,7 @@ import { openDatabase } from '../src/events/database.ts'
 import { shippedMigrations } from '../src/events/migrations.ts'
 import { openLedger } from '../src/ledger.ts'
 import { simulatedHost } from '../src/host/simulated/host.ts'
-import type { VmEventInput } from '../src/vm.ts'
+import type { VmEventInput } from '../src/draft.ts'
 import type { Samples } from './statistics.ts'
 
 /** One block of work; gives the microseconds that each event took. */

@@ -24,6 +24,7 @@ export type {
   Verdict,
 } from './host/port.ts'
 export { directory, fileCopy, nftTable, tap, tapName } from './host/resources.ts'
+export type { VmEventInput } from './draft.ts'
 export { defaultHome } from './home.ts'
 export {
   type CreateVmOptions,
@@ -49,5 +50,4 @@ export type {
   StopOptions,
   Subnet,
   Vm,
-  VmEventInput,
 } from './vm.ts'

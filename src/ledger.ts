@@ -8,7 +8,7 @@ import type { RecordedEvent } from './contract/events.ts'
 import { type VmId, vmId as parseVmId, vmStream } from './contract/ids.ts'
 import { limits } from './contract/limits.ts'
 import type { Phase } from './contract/phases.ts'
-import { redactConfig } from './contract/redact.ts'
+import { redactConfig, redactText } from './contract/redact.ts'
 import { giveTo } from './events/owner.ts'
 import type { Migration } from './events/migration.ts'
 import { shippedMigrations } from './events/migrations.ts'
@@ -173,7 +173,7 @@ export class Ledger {
     const creating = {
       type: 'vm.creating',
       data: {
-        image: options.image ?? null,
+        image: options.image == null ? null : redactText(options.image),
         backend: options.backend,
         stateDir: this.#placeOf(id).stateDir,
         owner: this.host.self(),
@@ -334,6 +334,7 @@ export class Ledger {
       placeOf: (id) => this.#placeOf(id),
       newId: this.#newId,
       random,
+      clean: (id, text) => redactText(text, this.#secrets.get(id)),
       databaseKey: `${dev}:${ino}`,
     }
   }

@@ -1,7 +1,6 @@
 /** One reconcile of one VM: evidence, claim, release in order, and an honest end. Level, not edge. */
 import { assert, LedgerError } from './contract/errors.ts'
 import type { VmId } from './contract/ids.ts'
-import { redactText } from './contract/redact.ts'
 import { type BadOutcome, type GoodOutcome, isGood } from './contract/resources.ts'
 import { type HeldResource, heldResources, type VmState } from './contract/state.ts'
 import { type Clock, timestamp } from './clock.ts'
@@ -30,6 +29,8 @@ export type ReconcileDependencies = {
   readonly newId: () => string
   /** In [0, 1). */
   readonly random: () => number
+  /** Takes the VM's known secrets out of a text. */
+  readonly clean: (vmId: VmId, text: string) => string
   /** Tells this database from others in the process. */
   readonly databaseKey: string
 }
@@ -166,7 +167,8 @@ async function beginCleanup(
   { recorder, host }: ReconcileDependencies,
 ): Promise<number | null> {
   const generation = context.generation + 1
-  const hasCrashed = vmm?.verdict === 'dead' && ['starting', 'running', 'stopping'].includes(phase)
+  const isUp = ['starting', 'running', 'stopping'].includes(phase)
+  const hasCrashed = vmm?.verdict === 'dead' && isUp && !context.crashed
   const crash = {
     type: 'vm.crash_detected',
     data: { verdict: 'dead', evidence: vmm?.evidence ?? [] },
@@ -265,7 +267,7 @@ async function recordStep(
   { held, answer }: Step,
   vmId: VmId,
   generation: number,
-  { recorder, clock, random }: ReconcileDependencies,
+  { recorder, clock, random, clean }: ReconcileDependencies,
 ): Promise<FailedStep | null> {
   const { key, step } = held
   const attempt = (recorder.current(vmId).state.context.steps[step]?.attempts ?? 0) + 1
@@ -278,7 +280,7 @@ async function recordStep(
   }
   const error = {
     code: answer.error?.code ?? outcome.toUpperCase(),
-    message: redactText(answer.error?.message ?? outcome),
+    message: clean(vmId, answer.error?.message ?? outcome).slice(0, 1_000),
   }
   const retryAt = new Date(clock.now() + retryDelayMs(attempt, random())).toISOString()
   await recorder.record(vmId, [

@@ -110,6 +110,7 @@ export class Recorder {
 
   /** The fold of the VM's stream as of now, other processes' events included. */
   current(vmId: VmId): Versioned {
+    if (this.#isClosed) throw closedError()
     this.#refresh()
     return this.#stateOf(vmId)
   }

@@ -1,12 +1,12 @@
 /** One VM in its supervisor's hands: record what happens, acquire and give back what it owns. */
 import type { ChildProcess, SpawnOptions } from 'node:child_process'
 import { assert, LedgerError } from './contract/errors.ts'
-import type { EventData, RecordedEvent, VmEventType } from './contract/events.ts'
+import type { EventData, RecordedEvent } from './contract/events.ts'
 import type { VmId } from './contract/ids.ts'
-import { redactText, redactValue } from './contract/redact.ts'
+import { redactText } from './contract/redact.ts'
 import { type Identity, isGood, type Resource, resourceKey } from './contract/resources.ts'
 import { type HeldResource, heldResources, isHeld, type VmState } from './contract/state.ts'
-import { isVolatile, livesInStateDir } from './host/resources.ts'
+import { isVolatile } from './host/resources.ts'
 import type {
   Created,
   Driver,
@@ -17,23 +17,11 @@ import type {
   Place,
   Released,
 } from './host/port.ts'
-import { stepFor, usesOf } from './machines/cleanup.ts'
+import { draftOf, intentOf, type VmEventInput } from './draft.ts'
 import { random } from './new-id.ts'
 import type { Draft, Recorder } from './recorder.ts'
 import { CleanupError, type ReconcileReport } from './report.ts'
 import { nextSubnet, type SubnetPool } from './subnets.ts'
-
-/** An event as a supervisor records it. Owner and process identity are filled in where they are left out. */
-export type VmEventInput = {
-  [T in VmEventType]: {
-    readonly type: T
-    readonly data?: Partial<EventData<T>>
-    readonly eventId?: string
-    readonly occurredAt?: string
-    readonly correlationId?: string | null
-    readonly causationId?: string | null
-  }
-}[VmEventType]
 
 /** What `uses` may name: a key, or what acquire and allocateSubnet gave. */
 export type ResourceRef = string | { readonly key: string }
@@ -395,64 +383,14 @@ export class Vm {
     return held === undefined ? null : ({ key: held.key, ...held.identity } as unknown as Subnet)
   }
 
-  #draft({ type, data, ...envelope }: VmEventInput): Draft {
-    return {
-      ...envelope,
-      type,
-      data: redactTexts({ ...this.#defaults(type), ...data }, this.#deps.secrets),
-    }
-  }
-
-  #defaults(type: VmEventType): Record<string, unknown> {
-    if (type === 'vm.adopted') return { owner: this.#deps.host.self() }
-    if (type === 'vm.running') return { process: this.state().context.process }
-    if (type === 'vm.stopping') return { reason: '', by: 'supervisor' }
-    if (type === 'vm.stopped') return { exitCode: null, signal: null }
-    return {}
+  #draft(input: VmEventInput): Draft {
+    return draftOf(input, this.state(), this.#deps.host.self(), this.#deps.secrets)
   }
 
   #clean(text: string): string {
     return redactText(text, this.#deps.secrets)
   }
 }
-
-/** The intent of `resource`, with its step, all that it uses, and no secret. */
-function intentOf(
-  { context }: VmState,
-  resource: Resource,
-  said: readonly string[],
-  secrets: Set<string>,
-): Draft {
-  const { kind, name } = resource
-  return {
-    type: 'resource.intended',
-    data: {
-      key: resourceKey(kind, name),
-      kind,
-      name,
-      step: stepFor(context, kind, name),
-      uses: usesOf(context, kind, said, livesInStateDir(resource)),
-      spec: redactValue(resource.spec, secrets),
-    },
-  }
-}
-
-/** Free text is for people, so it may be redacted hard; keys, identities and specs are not free text. */
-function redactTexts(data: Record<string, unknown>, secrets: ReadonlySet<string>): unknown {
-  const clean = { ...data }
-  for (const name of ['reason', 'by'])
-    if (typeof clean[name] === 'string') clean[name] = redactText(clean[name], secrets)
-  if (isFailure(clean['error']))
-    clean['error'] = { ...clean['error'], message: redactText(clean['error'].message, secrets) }
-  if (Array.isArray(clean['evidence']))
-    clean['evidence'] = clean['evidence'].map((line) =>
-      typeof line === 'string' ? redactText(line, secrets) : line,
-    )
-  return clean
-}
-
-const isFailure = (value: unknown): value is Failure =>
-  value !== null && typeof value === 'object' && typeof (value as Failure).message === 'string'
 
 function only(events: readonly RecordedEvent[]): RecordedEvent {
   const [event] = events

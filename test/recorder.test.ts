@@ -198,7 +198,17 @@ describe('bad input', () => {
     ['a missing field', { type: 'resource.acquired', data: { key: 'tap:x' } }],
     [
       'a payload over 64 KiB',
-      { type: 'vm.create_failed', data: { error: { code: 'X', message: 'x'.repeat(70_000) } } },
+      {
+        type: 'resource.intended',
+        data: {
+          key: 'tap:a',
+          kind: 'tap',
+          name: 'a',
+          step: 'tap_delete',
+          uses: [],
+          spec: { a: 'x'.repeat(70_000) },
+        },
+      },
     ],
   ])('%s is refused and changes nothing', async (_, input) => {
     const ledger = openTestLedger()
@@ -207,6 +217,14 @@ describe('bad input', () => {
     await expect(vm.record(input as never)).rejects.toMatchObject({ code: 'INVALID_EVENT' })
     expect(() => vm.recordSync(input as never)).toThrow(LedgerError)
     expect(ledger.head()).toEqual(before)
+  })
+
+  test('a failure with a text that is too long is recorded with its beginning', async () => {
+    const ledger = openTestLedger()
+    const vm = await ledger.createVm({ backend: 'test' })
+    const error = { code: 'X', message: 'because '.repeat(9_000) }
+    await vm.record({ type: 'vm.create_failed', data: { error } })
+    expect(vm.state().context.lastError).toHaveLength(8_000)
   })
 
   test('a config over 64 KiB is refused', async () => {

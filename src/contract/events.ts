@@ -89,7 +89,7 @@ export const catalogue = {
           .refine(isNotSubnet, 'subnets are allocated, not intended'),
         name: z.string().regex(namePattern),
         step: shortText,
-        uses: z.array(keySchema).max(256),
+        uses: z.array(keySchema).max(2_048),
         spec: z.record(z.string(), json),
       })
       .refine(({ key, kind, name }) => key === resourceKey(kind, name), 'key is not kind:name'),

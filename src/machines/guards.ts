@@ -56,6 +56,7 @@ export const guards = {
   holdsNothingUnclaimed: (args) => hasNoGeneration(args) && holdsNothing(args),
   ownsClaim: hasGeneration,
   isUnclaimed: hasNoGeneration,
+  isNotCrashed: ({ context }) => !context.crashed,
   isNotRemoved: ({ context }) => !context.removed,
 } as const satisfies Record<string, Guard>
 
@@ -76,5 +77,6 @@ export const guardReasons: Readonly<Record<GuardName, string>> = {
   holdsNothingUnclaimed: 'something is still held, or there was a claim',
   ownsClaim: 'the claim is void',
   isUnclaimed: 'there was a claim',
+  isNotCrashed: 'the crash is recorded already',
   isNotRemoved: 'it was removed before',
 }

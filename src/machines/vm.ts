@@ -41,7 +41,7 @@ const acquiring = {
   'subnet.allocated': stayIf('hasNoSubnet'),
 } as const
 const claimable = { 'cleanup.started': toIf('isNextClaim', 'cleaning') } as const
-const crashing = { 'vm.crash_detected': stay } as const
+const crashing = { 'vm.crash_detected': stayIf('isNotCrashed') } as const
 const abandoning = { 'cleanup.step_abandoned': stayIf('isAbandonable') } as const
 /** The claim could not begin; nothing was touched. */
 const unclaimable = { 'cleanup.failed': toIf('isUnclaimed', 'cleanup_failed') } as const

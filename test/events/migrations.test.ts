@@ -220,17 +220,22 @@ describe('the home', () => {
     expect(readdirSync(home)).toEqual([])
   })
 
-  test.skipIf(process.geteuid?.() !== 0)('of somebody else stays theirs when root writes in it', async () => {
-    const home = temporaryHome()
-    mkdirSync(home, { mode: 0o700 })
-    chownSync(home, 65_534, 65_534)
-    const ledger = openTestLedger({ home })
-    await ledger.createVm({ backend: 'test' })
-    expect(() => open(home, invalid)).toThrow(expect.objectContaining({ code: 'MIGRATION_FAILED' }))
-    const owners = readdirSync(home).map((file) => [file, statSync(join(home, file)).uid])
-    expect(owners.length).toBeGreaterThan(6)
-    expect(owners.filter(([, uid]) => uid !== 65_534)).toEqual([])
-  })
+  test.skipIf(process.geteuid?.() !== 0)(
+    'of somebody else stays theirs when root writes in it',
+    async () => {
+      const home = temporaryHome()
+      mkdirSync(home, { mode: 0o700 })
+      chownSync(home, 65_534, 65_534)
+      const ledger = openTestLedger({ home })
+      await ledger.createVm({ backend: 'test' })
+      expect(() => open(home, invalid)).toThrow(
+        expect.objectContaining({ code: 'MIGRATION_FAILED' }),
+      )
+      const owners = readdirSync(home).map((file) => [file, statSync(join(home, file)).uid])
+      expect(owners.length).toBeGreaterThan(6)
+      expect(owners.filter(([, uid]) => uid !== 65_534)).toEqual([])
+    },
+  )
 
   test('of another machine is refused, unless it is adopted', () => {
     const ledger = openTestLedger()

@@ -31,8 +31,8 @@ import {
 // - cleanup.step_abandoned may come once a cleanup began: in cleaning, and after it failed;
 // - cleanup.failed in cleanup_failed: "the *_failed phases" is read as the other three, whose claim
 //   could not begin; a failed cleanup has said so already;
-// - vm.crash_detected and vm.adopted name no phase, so "the same vm.* event twice is refused" is read
-//   as not meant for them.
+// - vm.crash_detected is refused while a crash stands recorded; vm.adopted names no phase and may
+//   follow another, by another owner.
 const matrix = `
                        creating
                        |  created
@@ -282,6 +282,10 @@ const guardCases: Readonly<Record<keyof typeof guardReasons, readonly [Story, St
       [event('vm.creating'), event('vm.create_failed')],
       event('cleanup.failed', { generation: 1 }),
     ),
+  ],
+  isNotCrashed: [
+    when('a running VM crashes', running, event('vm.crash_detected')),
+    when('it crashes twice', [...running, event('vm.crash_detected')], event('vm.crash_detected')),
   ],
   isNotRemoved: [
     when(

@@ -1,0 +1,89 @@
+/** From what a supervisor says to what is recorded: fields that are known filled in, secrets taken out. */
+import type { EventData, VmEventType } from './contract/events.ts'
+import { redactText, redactValue } from './contract/redact.ts'
+import { type ProcessIdentity, type Resource, resourceKey } from './contract/resources.ts'
+import type { VmState } from './contract/state.ts'
+import { livesInStateDir } from './host/resources.ts'
+import { stepFor, usesOf } from './machines/cleanup.ts'
+import type { Draft } from './recorder.ts'
+
+/** An event as a supervisor records it. Owner and process identity are filled in where they are left out. */
+export type VmEventInput = {
+  [T in VmEventType]: {
+    readonly type: T
+    readonly data?: Partial<EventData<T>>
+    readonly eventId?: string
+    readonly occurredAt?: string
+    readonly correlationId?: string | null
+    readonly causationId?: string | null
+  }
+}[VmEventType]
+
+/** Longer messages are cut: a failure whose text is too long must still be recorded. */
+const textMax = 8_000
+
+/** @internal */
+export function draftOf(
+  { type, data, ...envelope }: VmEventInput,
+  state: VmState,
+  self: ProcessIdentity,
+  secrets: Set<string>,
+): Draft {
+  const said = { ...defaultsOf(type, state, self), ...data }
+  const clean = Object.entries(said).map(([name, value]) => [
+    name,
+    redactField(name, value, secrets),
+  ])
+  return { ...envelope, type, data: Object.fromEntries(clean) }
+}
+
+/** The intent of `resource`, with its step, all that it uses, and no secret. @internal */
+export function intentOf(
+  { context }: VmState,
+  resource: Resource,
+  said: readonly string[],
+  secrets: Set<string>,
+): Draft {
+  const { kind, name } = resource
+  return {
+    type: 'resource.intended',
+    data: {
+      key: resourceKey(kind, name),
+      kind,
+      name,
+      step: stepFor(context, kind, name),
+      uses: usesOf(context, kind, said, livesInStateDir(resource)),
+      spec: redactValue(resource.spec, secrets),
+    },
+  }
+}
+
+function defaultsOf(
+  type: VmEventType,
+  { context }: VmState,
+  self: ProcessIdentity,
+): Record<string, unknown> {
+  if (type === 'vm.adopted') return { owner: self }
+  if (type === 'vm.running') return { process: context.process }
+  if (type === 'vm.stopping') return { reason: '', by: 'supervisor' }
+  if (type === 'vm.stopped') return { exitCode: null, signal: null }
+  return {}
+}
+
+/** Free text is for people and may be redacted hard; keys, names and identities must stay what they are. */
+function redactField(name: string, value: unknown, secrets: Set<string>): unknown {
+  const clean = (text: string): string => redactText(text, secrets).slice(0, textMax)
+  if (name === 'spec' || name === 'config') return redactValue(value, secrets)
+  if ((name === 'reason' || name === 'by' || name === 'image') && typeof value === 'string')
+    return clean(value)
+  if (name === 'evidence' && Array.isArray(value))
+    return value.map((line: unknown) => (typeof line === 'string' ? clean(line) : line))
+  if (name === 'error' && isFailure(value)) return { ...value, message: clean(value.message) }
+  return value
+}
+
+const isFailure = (value: unknown): value is { message: string } =>
+  value !== null &&
+  typeof value === 'object' &&
+  'message' in value &&
+  typeof value.message === 'string'
