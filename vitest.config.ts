@@ -1,4 +1,5 @@
-// Two projects: unit runs anywhere, host only inside the namespaces that scripts/test.ts makes.
+// Three projects: unit runs anywhere, load one file at a time and beside nothing else (its tests hold
+// shares and waits to bounds), host only inside the namespaces that scripts/test.ts makes.
 import { defineConfig } from 'vitest/config'
 
 const shared = {
@@ -16,7 +17,15 @@ export default defineConfig({
           ...shared,
           name: 'unit',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/host/**'],
+          exclude: ['test/host/**', 'test/load/**'],
+        },
+      },
+      {
+        test: {
+          ...shared,
+          name: 'load',
+          include: ['test/load/**/*.test.ts'],
+          fileParallelism: false,
         },
       },
       {

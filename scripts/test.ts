@@ -1,4 +1,4 @@
-// Runs the tests, those of project host inside namespaces of their own, and ends with the counts.
+// Runs the tests: those of project load alone, those of project host inside namespaces of their own.
 import { spawn } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -13,15 +13,15 @@ const args = process.argv.slice(2)
 let stopped = false // by a signal: what has not begun is not begun
 
 try {
-  const total = addCounts(await unit(), await host())
+  const total = [await plain('unit'), await plain('load'), await host()].reduce(addCounts)
   process.stdout.write(`${summaryOf(total)}\n`)
   process.exitCode = total.failed > 0 ? 1 : 0
 } finally {
   rmSync(results, { recursive: true, force: true })
 }
 
-function unit(): Promise<Counts> {
-  return run('unit', vitestCommand('unit'), 'SIGTERM')
+function plain(project: 'unit' | 'load'): Promise<Counts> {
+  return run(project, vitestCommand(project), 'SIGTERM')
 }
 
 async function host(): Promise<Counts> {

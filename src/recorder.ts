@@ -54,7 +54,7 @@ type Decision =
   | { readonly kind: 'refuse'; readonly error: LedgerError }
 
 const cachedStatesMax = 8_192
-const politeMs = 4
+const politeMs = 2
 const politeForMs = 1_000
 
 export class Recorder {

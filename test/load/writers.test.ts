@@ -1,7 +1,7 @@
 /** Many processes, each with its own connection, on one home. */
 import { describe, expect, test } from 'vitest'
-import { runTogether, startChild } from './support/children.ts'
-import { openTestLedger, otherClient, temporaryHome } from './support/ledgers.ts'
+import { runTogether, startChild } from '../support/children.ts'
+import { openTestLedger, otherClient, temporaryHome } from '../support/ledgers.ts'
 
 test('8 processes append for 5 s from a barrier: none lost, none doubled, gapless, fair, no long wait', async () => {
   const home = temporaryHome()
