@@ -16,6 +16,7 @@ import type {
   Host,
   Place,
   Released,
+  SpawnRequest,
 } from './host/port.ts'
 import { draftOf, intentOf, type VmEventInput } from './draft.ts'
 import { random } from './new-id.ts'
@@ -183,22 +184,18 @@ export class Vm {
       const resource = { kind: 'process', name, spec }
       await this.#deps.recorder.record(this.id, [this.#intent(resource, [])])
       const key = resourceKey('process', name)
-      const request = { command, args, options: spawnOptions, lock }
-      try {
-        const { child, identity } = await this.#deps.host.spawn(await this.#context(), request)
-        this.#child = child
-        await this.#deps.recorder.record(this.id, [
-          { type: 'resource.acquired', data: { key, identity } },
-        ])
-        return child
-      } catch (error) {
-        if (
-          error instanceof LedgerError &&
-          (error.code === 'ACQUIRE_FAILED' || error.code === 'BUSY')
-        )
-          await this.#fail(key, { code: error.code, message: error.message })
-        throw error
-      }
+      const { child, identity } = await this.#started(key, {
+        command,
+        args,
+        options: spawnOptions,
+        lock,
+      })
+      this.#child = child
+      // Whatever refuses this, the VMM runs: its intent stays open, and its lock says that it lives.
+      await this.#deps.recorder.record(this.id, [
+        { type: 'resource.acquired', data: { key, identity } },
+      ])
+      return child
     })
   }
 
@@ -264,6 +261,19 @@ export class Vm {
 
   #vmm(): HeldResource | null {
     return heldResources(this.state().context).find((r) => r.kind === 'process') ?? null
+  }
+
+  async #started(key: string, request: SpawnRequest): ReturnType<Host['spawn']> {
+    try {
+      return await this.#deps.host.spawn(await this.#context(), request)
+    } catch (error) {
+      if (
+        error instanceof LedgerError &&
+        (error.code === 'ACQUIRE_FAILED' || error.code === 'BUSY')
+      )
+        await this.#fail(key, { code: error.code, message: error.message })
+      throw error
+    }
   }
 
   async #endVmm(): Promise<Failure | null> {
