@@ -24,6 +24,7 @@ import { openStore, type Store } from './projections/store.ts'
 import { mapBounded } from './bounded.ts'
 import { type Clock, systemClock, timestamp } from './clock.ts'
 import { defaultHome } from './home.ts'
+import { forgetCleaned } from './lock-files.ts'
 import { idFactory, random } from './new-id.ts'
 import { type ReconcileDependencies, type ReconcileOptions, reconcileVm } from './reconcile.ts'
 import { Recorder } from './recorder.ts'
@@ -242,7 +243,7 @@ export class Ledger {
       return report
     }
     const reports = await mapBounded(ids, options.concurrency ?? 8, clean, options.signal)
-    if (!each.dryRun) await this.host.emptyTrash(join(this.home, 'trash'), trashMs)
+    if (!each.dryRun) await this.#tidy()
     return reports
   }
 
@@ -283,6 +284,17 @@ export class Ledger {
     } finally {
       this.#store.close()
     }
+  }
+
+  /** What cleanups that were killed left of themselves. */
+  async #tidy(): Promise<void> {
+    await this.host.emptyTrash(join(this.home, 'trash'), trashMs)
+    await forgetCleaned({
+      home: this.home,
+      host: this.host,
+      placeOf: (id) => this.#placeOf(id),
+      isCleaned: (id) => this.#recorder.current(id).state.phase === 'cleaned',
+    })
   }
 
   #placeOf(id: VmId): Place {
