@@ -48,7 +48,10 @@ export type Head = { readonly position: number; readonly hash: Buffer }
 export type Project<State> = (event: RecordedEvent, after: State) => void
 
 export type Log<State> = {
-  /** One transaction, one fsync. @throws LedgerError BUSY, DISK_FULL, NEWER_SCHEMA ...: then nothing is recorded */
+  /**
+   * One transaction, one fsync. @throws LedgerError BUSY, DISK_FULL, NEWER_SCHEMA ...: then nothing is recorded;
+   * IO_ERROR: then nothing counts as recorded, but until the next commit a new opening may find it
+   */
   append(items: readonly AppendItem<State>[]): AppendResult[]
   readStream(streamId: string, afterVersion: number): RecordedEvent[]
   /** Of one stream, or of all for null, in order of position. */

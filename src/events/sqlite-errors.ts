@@ -9,7 +9,11 @@ const meanings: readonly (readonly [RegExp, ErrorCode, string])[] = [
     'DISK_FULL',
     'its file system is full; nothing was recorded. Make room and try again',
   ],
-  [/^SQLITE_IOERR/, 'IO_ERROR', 'reading or writing it failed; check the disk (dmesg)'],
+  [
+    /^SQLITE_IOERR/,
+    'IO_ERROR',
+    'reading or writing it failed; check the disk (dmesg). What was being recorded may be there when it is opened again',
+  ],
   [
     /^SQLITE_CORRUPT|^SQLITE_NOTADB/,
     'CORRUPT_DATABASE',
