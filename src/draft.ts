@@ -25,7 +25,7 @@ const textMax = 8_000
 /** @internal */
 export function draftOf(
   { type, data, ...envelope }: VmEventInput,
-  state: VmState,
+  state: () => VmState,
   self: ProcessIdentity,
   secrets: Set<string>,
 ): Draft {
@@ -60,11 +60,11 @@ export function intentOf(
 
 function defaultsOf(
   type: VmEventType,
-  { context }: VmState,
+  state: () => VmState,
   self: ProcessIdentity,
 ): Record<string, unknown> {
   if (type === 'vm.adopted') return { owner: self }
-  if (type === 'vm.running') return { process: context.process }
+  if (type === 'vm.running') return { process: state().context.process }
   if (type === 'vm.stopping') return { reason: '', by: 'supervisor' }
   if (type === 'vm.stopped') return { exitCode: null, signal: null }
   return {}

@@ -394,7 +394,7 @@ export class Vm {
   }
 
   #draft(input: VmEventInput): Draft {
-    return draftOf(input, this.state(), this.#deps.host.self(), this.#deps.secrets)
+    return draftOf(input, () => this.state(), this.#deps.host.self(), this.#deps.secrets)
   }
 
   #clean(text: string): string {

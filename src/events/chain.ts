@@ -6,11 +6,12 @@ import type { EventRow } from './schema.ts'
 export const genesis: Buffer = Buffer.alloc(32)
 
 /**
- * sha256(previous hash, then every stored column as `<bytes>:<column>,`). The columns are taken as they
- * are stored, never serialised again, so that no later version of the codec can disagree.
+ * sha256(previous hash in hex, then every stored column as `<bytes>:<column>,`). The columns are taken as
+ * they are stored, never serialised again, so that no later version of the codec can disagree.
  */
 export function chainHash(previous: Buffer, row: Omit<EventRow, 'hash'>): Buffer {
-  const columns =
+  const text =
+    previous.toString('hex') +
     frame(String(row.position)) +
     frame(row.eventId) +
     frame(row.streamId) +
@@ -21,10 +22,7 @@ export function chainHash(previous: Buffer, row: Omit<EventRow, 'hash'>): Buffer
     frame(row.metadata) +
     frame(row.occurredAt) +
     frame(row.recordedAt)
-  const bytes = Buffer.allocUnsafe(previous.length + Buffer.byteLength(columns))
-  previous.copy(bytes)
-  bytes.write(columns, previous.length)
-  return hash('sha256', bytes, 'buffer')
+  return hash('sha256', text, 'buffer')
 }
 
 const frame = (column: string): string => `${Buffer.byteLength(column)}:${column},`

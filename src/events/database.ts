@@ -76,6 +76,8 @@ function prepare(db: Database.Database, migrations: readonly Migration[], now: s
   // FULL, not the WAL default NORMAL: an effect may run right after COMMIT, so the intent must survive power loss.
   db.pragma('synchronous = FULL')
   db.pragma('foreign_keys = ON')
+  // Savepoints and triggers keep the old pages aside: in a temporary file that cost four writes an event.
+  db.pragma('temp_store = MEMORY')
   db.pragma(`journal_size_limit = ${walBytesMax}`)
   assert(db.pragma('journal_mode', { simple: true }) === 'wal', 'journal_mode is WAL')
   assert(db.pragma('synchronous', { simple: true }) === full, 'synchronous is FULL')
