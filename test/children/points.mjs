@@ -127,7 +127,9 @@ function watchNames() {
     }
 }
 
-const isFree = (path) => !existsSync(path)
+function isFree(path) {
+  return !existsSync(path)
+}
 
 /** null elsewhere than below the home. What is random in a name is left out. */
 function nameInHome(path) {

@@ -11,7 +11,7 @@ import { temporaryDirectory } from '../support/temporary.ts'
 
 /** Measured: what a change of the supervisor takes away from the test must be noticed. */
 const supervisorPointsMin = 219
-const gcPointsMin = 60
+const gcPointsMin = 61
 const lanes = availableParallelism() + 1
 const allPointsMs = 400_000
 const onePointMs = 60_000

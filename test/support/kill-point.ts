@@ -63,6 +63,8 @@ async function run(request: Request, outer: string): Promise<Found> {
     ...pointsIn(directory, 'supervisor', victim === 'supervisor' ? kill : firstVmRuns),
     POINTS_LOSE: lose,
   })
+  if (supervisor.signal !== 'SIGKILL')
+    throw new Error(`the supervisor was not killed: ${supervisor.stderr}`)
   const gc =
     victim === 'gc'
       ? vmledger(
@@ -78,8 +80,6 @@ async function run(request: Request, outer: string): Promise<Found> {
   const passes = await cleanUp(home, points.at(-1) ?? '', problems)
   problems.push(...left(home), ...untrue(home))
   const { signal, stderr } = gc ?? supervisor
-  if (supervisor.signal !== 'SIGKILL')
-    problems.push(`the supervisor was not killed: ${supervisor.stderr}`)
   if (signal === null && stderr !== '') problems.push(`the ${victim} said ${stderr}`)
   return { points, signal, problems, passes }
 }
