@@ -174,7 +174,8 @@ export class Ledger {
     const creating = {
       type: 'vm.creating',
       data: {
-        image: options.image == null ? null : redactText(options.image),
+        image:
+          options.image === undefined || options.image === null ? null : redactText(options.image),
         backend: options.backend,
         stateDir: this.#placeOf(id).stateDir,
         owner: this.host.self(),

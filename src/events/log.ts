@@ -45,7 +45,9 @@ export type AppendResult =
 
 type Appended = { readonly results: AppendResult[]; readonly head: Head }
 export type Head = { readonly position: number; readonly hash: Buffer }
-export type Project<State> = (event: RecordedEvent, after: State) => void
+/** `isNewest` is false when the same transaction holds a later event of the stream, or is undone with it. */
+export type Project<State> = (event: RecordedEvent, after: State, isNewest: boolean) => void
+type AppendOne<State> = (item: AppendItem<State>, head: Head) => AppendResult
 
 export type Log<State> = {
   /**
@@ -115,7 +117,7 @@ export function openLog<State>(
         known = readHead()
       }
       const { results, head } = work(known)
-      sql.commit.run()
+      if (db.inTransaction) sql.commit.run()
       known = head
       knownAt = now
       return results
@@ -128,10 +130,29 @@ export function openLog<State>(
 
   /** One savepoint for all while nothing is refused; else again, each behind its own, so that it is refused alone. */
   function appendAll(items: readonly AppendItem<State>[], head: Head): Appended {
+    const [first] = items
+    if (first !== undefined && items.length === 1 && first.entries.length === 1)
+      return appendLone(first, head)
     return (
-      undoable(() => appendEach(items, head, appendTrusting)) ??
+      undoable(() => appendEach(items, head, trusting(items))) ??
       appendEach(items, head, appendCarefully)
     )
+  }
+
+  /** One event needs no savepoint: what is refused is its own statement, or all that there is to roll back. */
+  function appendLone(item: AppendItem<State>, head: Head): Appended {
+    try {
+      return appendEach([item], head, (only, at) => appendNew(only, at, true))
+    } catch (error) {
+      if (!db.inTransaction || !isConstraint(error)) throw error
+      const isWritten = item.entries.some(({ event }) => findEvent(event.eventId) !== null)
+      if (!isWritten) return appendEach([item], head, appendCarefully)
+      sql.rollback.run()
+      return {
+        results: [{ status: 'refused', error: explain(error, db.name) as LedgerError }],
+        head,
+      }
+    }
   }
 
   /** null when a constraint refused and all of `work` is undone. */
@@ -166,7 +187,7 @@ export function openLog<State>(
   function appendEach(
     items: readonly AppendItem<State>[],
     start: Head,
-    appendOne: (item: AppendItem<State>, head: Head) => AppendResult,
+    appendOne: AppendOne<State>,
   ): Appended {
     let head = start
     const results = items.map((item) => {
@@ -178,8 +199,13 @@ export function openLog<State>(
   }
 
   /** No question asked: the triggers refuse a version that is not the next one. */
-  function appendTrusting(item: AppendItem<State>, head: Head): AppendResult {
-    return { status: 'recorded', events: insertAll(item, head), isRepeated: false }
+  function trusting(items: readonly AppendItem<State>[]): AppendOne<State> {
+    const newest = new Map(items.filter(isSurelyNew).map((item) => [item.streamId, item]))
+    return (item, head) => appendNew(item, head, (newest.get(item.streamId) ?? item) === item)
+  }
+
+  function appendNew(item: AppendItem<State>, head: Head, isNewest: boolean): AppendResult {
+    return { status: 'recorded', events: insertAll(item, head, isNewest), isRepeated: false }
   }
 
   function appendCarefully(item: AppendItem<State>, head: Head): AppendResult {
@@ -187,13 +213,14 @@ export function openLog<State>(
     if (actualVersion !== item.expectedVersion) return { status: 'conflict', actualVersion }
     let refusal: unknown = null
     const result = undoable(
-      () => appendTrusting(item, head),
+      () => appendNew(item, head, true),
       (error) => (refusal = error),
     )
     return result ?? { status: 'refused', error: explain(refusal, db.name) as LedgerError }
   }
 
-  function insertAll(item: AppendItem<State>, start: Head): RecordedEvent[] {
+  function insertAll(item: AppendItem<State>, start: Head, isNewest: boolean): RecordedEvent[] {
+    const last = item.entries.length - 1
     let head = start
     return item.entries.map(({ event, after }, index) => {
       const row = rowOf(event, item.streamId, item.expectedVersion + index + 1, head)
@@ -212,14 +239,14 @@ export function openLog<State>(
       )
       head = { position: row.position, hash: row.hash }
       const recorded = recordedOf(event, row)
-      project(recorded, after)
+      project(recorded, after, isNewest && index === last)
       return recorded
     })
   }
 
   /** The same ids with the same payloads were recorded before: the answer is what was recorded then. */
   function findRepeated(item: AppendItem<State>): AppendResult | null {
-    if (!item.entries.some(({ event }) => event.isIdGiven)) return null
+    if (isSurelyNew(item)) return null
     const pairs = item.entries.map(({ event }) => ({ event, before: findEvent(event.eventId) }))
     const taken = pairs.filter(({ before }) => before !== null)
     if (taken.length === 0) return null
@@ -270,6 +297,10 @@ export function openLog<State>(
     dataVersion: () => sql.dataVersion.get() as number,
   }
 }
+
+/** No caller chose an id, so none of it can have been recorded before. */
+const isSurelyNew = (item: AppendItem<unknown>): boolean =>
+  !item.entries.some(({ event }) => event.isIdGiven)
 
 const isSame = (
   event: NewEvent,

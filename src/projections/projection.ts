@@ -16,6 +16,8 @@ export type Projection = {
   readonly key: readonly string[]
   /** `log`: a row for every event, never changed. `state`: one row a VM. */
   readonly keeps: 'log' | 'state'
+  /** A row that a later event of the same transaction writes again need not be written before. */
+  readonly newestOnly: boolean
   /** What `event` of VM `vmId`, after which the VM is in `after`, changes; null for nothing. */
   change(event: RecordedEvent, vmId: string, after: VmState): Change | null
 }

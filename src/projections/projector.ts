@@ -10,8 +10,11 @@ import { vms } from './vms.ts'
 
 export const projections: readonly Projection[] = [vms, vmLifecycle, subnetAllocations]
 
-/** `after` is null for streams that are not a VM's: no projection looks at those. */
-export type Apply = (event: RecordedEvent, after: VmState | null) => void
+/**
+ * `after` is null for streams that are not a VM's: no projection looks at those. `isNewest` is false when the
+ * same transaction applies a later event of the stream, and can only be taken back with it.
+ */
+export type Apply = (event: RecordedEvent, after: VmState | null, isNewest: boolean) => void
 
 /** Applies events to the projections' tables, or to their shadows named by `nameOf`. */
 export function createProjector(
@@ -21,22 +24,24 @@ export function createProjector(
   const writers = projections.map((projection) =>
     createWriter(db, projection, nameOf(projection.table)),
   )
-  return (event, after) => {
+  return (event, after, isNewest) => {
     const vmId = vmOfStream(event.streamId)
     if (vmId === null || after === null) return
-    for (const write of writers) write(event, vmId, after)
+    for (const { write, newestOnly } of writers)
+      if (isNewest || !newestOnly) write(event, vmId, after)
   }
 }
 
 function createWriter(db: Database.Database, projection: Projection, table: string) {
   const put = db.prepare(putSql(projection, table))
   const remove = db.prepare(`DELETE FROM "${table}" WHERE ${projection.key[0]} = ?`)
-  return (event: RecordedEvent, vmId: string, after: VmState): void => {
+  const write = (event: RecordedEvent, vmId: string, after: VmState): void => {
     const change = projection.change(event, vmId, after)
     if (change === null) return
     if (change.op === 'remove') remove.run(change.key)
     else put.run(...projection.columns.map((column) => change.row[column]))
   }
+  return { write, newestOnly: projection.newestOnly }
 }
 
 function putSql({ columns, key, keeps }: Projection, table: string): string {

@@ -54,8 +54,10 @@ function projectAll(
   absent: VmState,
   fold: Fold,
 ): void {
+  const newest = new Map(events.map((event) => [event.streamId, event.position]))
   for (const event of events) {
-    apply(event, foldInto(states, event, absent, fold))
+    const isNewest = newest.get(event.streamId) === event.position
+    apply(event, foldInto(states, event, absent, fold), isNewest)
     at.position = event.position
   }
   at.pages += 1

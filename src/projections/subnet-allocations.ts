@@ -8,6 +8,8 @@ export const subnetAllocations: Projection = {
   columns: ['vm_id', 'octet', 'gateway_ip', 'guest_ip', 'subnet', 'created_at'],
   key: ['vm_id'],
   keeps: 'state',
+  // Its UNIQUE octet must refuse the very event that takes it.
+  newestOnly: false,
   change(event, vmId, after) {
     if (event.type === 'subnet.allocated') {
       const { octet, gatewayIp, guestIp, subnet } = event.data

@@ -26,6 +26,7 @@ export const vmLifecycle: Projection = {
   ],
   key: ['position'],
   keeps: 'log',
+  newestOnly: false,
   change(event, vmId, { phase, context }) {
     return {
       op: 'put',

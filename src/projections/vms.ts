@@ -29,6 +29,7 @@ export const vms: Projection = {
   ],
   key: ['id'],
   keeps: 'state',
+  newestOnly: true,
   change(event, vmId, after) {
     if (after.context.removed) return { op: 'remove', key: vmId }
     const { context } = after

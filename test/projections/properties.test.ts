@@ -81,7 +81,7 @@ describe(`histories of VMLEDGER_SEED=${seed}`, { timeout: 120_000 }, () => {
       expect(steps.filter(({ isRefused }) => isRefused)).toEqual([])
       const inOrder = steps.toSorted((a, b) => a.event.position - b.event.position)
       empty.db.transaction(() => {
-        for (const { event, state } of inOrder) apply(event, state)
+        for (const { event, state } of inOrder) apply(event, state, true)
       })()
       expect(firstDifference(dump(store.db), dump(empty.db))).toBeNull()
       close()
