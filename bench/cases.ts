@@ -12,56 +12,41 @@ import type { Samples } from './statistics.ts'
 /** One block of work; gives the microseconds that each event took. */
 export type Case = { readonly run: () => number[] | Promise<number[]>; readonly close: () => void }
 
-const insertsPerBlock = 20
-const identity = {
-  machineId: 'm',
-  bootId: 'b',
-  pid: 1234,
-  startTime: 5678,
-  pidNamespace: 'pid:[1]',
-  timeNamespace: 'time:[1]',
-}
+const vmsPerBlock = 4
+/** The phases that a VM goes through once it is made: what a supervisor records one after the other. */
+const transitions = [
+  { type: 'vm.created', data: {} },
+  { type: 'vm.starting', data: {} },
+  { type: 'vm.running', data: { process: null } },
+  { type: 'vm.stopping', data: { reason: 'bench', by: 'supervisor' } },
+  { type: 'vm.stopped', data: { exitCode: 0, signal: null } },
+] as const
 
-/** The limit: the same table with its triggers, one row a transaction, everything computed before. */
+/** The limit: the same rows into the same table with its triggers, one a transaction, everything computed before. */
 export function bareInserts(home: string): Case {
   mkdirSync(home, { mode: 0o700 })
-  const db = openDatabase({
-    file: join(home, 'state.db'),
-    migrations: shippedMigrations('ledger'),
-    readonly: false,
-    now: new Date().toISOString(),
-  })
+  const now = new Date().toISOString()
+  const file = join(home, 'state.db')
+  const db = openDatabase({ file, migrations: shippedMigrations('ledger'), readonly: false, now })
   const newId = idFactory(Date.now)
   const insert = db.prepare('INSERT INTO events VALUES (?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?)')
-  const data = JSON.stringify({ owner: identity })
-  const metadata = JSON.stringify({
-    actor: 'supervisor',
-    bootId: 'b',
-    pid: 1234,
-    machineVersion: 1,
-    correlationId: null,
-    causationId: null,
-  })
-  const now = new Date().toISOString()
+  const texts = transitions.map(({ type, data }) => [type, JSON.stringify(data)] as const)
+  const { bootId, pid } = simulatedHost().self()
+  const ids = { correlationId: null, causationId: null }
+  const metadata = JSON.stringify({ actor: 'supervisor', bootId, pid, machineVersion: 1, ...ids })
   const hash = Buffer.alloc(32)
   let position = 0
   return {
-    run: () =>
-      perEvent(insertsPerBlock, () => {
+    run: () => {
+      const streams = Array.from({ length: vmsPerBlock }, () => `vm/vm-${newId().slice(18)}`)
+      return perEvent(vmsPerBlock * texts.length, (index) => {
+        const version = (index % texts.length) + 1
+        const [type, data] = texts[version - 1]!
+        const stream = streams[Math.floor(index / texts.length)]!
         position += 1
-        insert.run(
-          position,
-          newId(),
-          'vm/vm-bench',
-          position,
-          'vm.adopted',
-          data,
-          metadata,
-          now,
-          now,
-          hash,
-        )
-      }),
+        insert.run(position, newId(), stream, version, type, data, metadata, now, now, hash)
+      })
+    },
     close: () => db.close(),
   }
 }
@@ -69,11 +54,14 @@ export function bareInserts(home: string): Case {
 /** One durable transition after another, through machine, chain and projections. */
 export function recordSyncs(home: string): Case {
   const ledger = openLedger({ home, host: simulatedHost() })
-  const vm = ledger.createVm({ backend: 'bench' })
   return {
     run: async () => {
-      const handle = await vm
-      return perEvent(insertsPerBlock, () => void handle.recordSync({ type: 'vm.adopted' }))
+      const made = Array.from({ length: vmsPerBlock }, () => ledger.createVm({ backend: 'bench' }))
+      const vms = await Promise.all(made)
+      return perEvent(vmsPerBlock * transitions.length, (index) => {
+        const vm = vms[Math.floor(index / transitions.length)]!
+        vm.recordSync(transitions[index % transitions.length]!)
+      })
     },
     close: () => ledger.close(),
   }
@@ -137,8 +125,8 @@ function checkClean(ok: boolean): void {
   if (!ok) throw new Error('verify found something: the figures mean nothing')
 }
 
-function perEvent(count: number, work: () => void): number[] {
-  return Array.from({ length: count }, () => elapsedMs(work) * 1000)
+function perEvent(count: number, work: (index: number) => void): number[] {
+  return Array.from({ length: count }, (_, index) => elapsedMs(() => work(index)) * 1000)
 }
 
 function elapsedMs(work: () => unknown): number {
