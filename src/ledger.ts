@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { mkdirSync, type Stats, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import type { z } from 'zod'
-import { LedgerError } from './contract/errors.ts'
+import { CorruptEventError, LedgerError } from './contract/errors.ts'
 import type { RecordedEvent } from './contract/events.ts'
 import { type VmId, vmId as parseVmId, vmStream } from './contract/ids.ts'
 import { limits } from './contract/limits.ts'
@@ -238,14 +238,23 @@ export class Ledger {
       own: false,
       waitsForRetry: options.waitsForRetry ?? true,
     }
-    const clean = async (id: VmId): Promise<ReconcileReport> => {
-      const report = await reconcileVm(id, each, this.#reconciling())
-      options.onReport?.(report)
-      return report
+    const corrupt: CorruptEventError[] = []
+    const clean = async (id: VmId): Promise<ReconcileReport | null> => {
+      try {
+        const report = await reconcileVm(id, each, this.#reconciling())
+        options.onReport?.(report)
+        return report
+      } catch (error) {
+        // A history that cannot be read is no reason to leave the other VMs as they are.
+        if (!(error instanceof CorruptEventError)) throw error
+        corrupt.push(error)
+        return null
+      }
     }
     const reports = await mapBounded(ids, options.concurrency ?? 8, clean, options.signal)
     if (!each.dryRun) await this.#tidy()
-    return reports
+    if (corrupt[0] !== undefined) throw corrupt[0]
+    return reports.filter((report) => report !== null)
   }
 
   /** The VM's life, folded by the machine event by event. @throws LedgerError VM_NOT_FOUND */

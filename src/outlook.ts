@@ -1,5 +1,5 @@
 /** What a pass would meet at a VM now, seen without taking a lock: who lives, and why it is kept. */
-import { heldResources, type VmState } from './contract/state.ts'
+import { isStarting, type VmState } from './contract/state.ts'
 import type { Host, Verdict } from './host/port.ts'
 import { type Eligibility, eligibility } from './machines/eligibility.ts'
 
@@ -24,11 +24,12 @@ export function outlook(state: VmState, host: Pick<Host, 'verdict'>): Outlook {
   const see = (process: typeof context.owner): Seen | null =>
     process === null ? null : { pid: process.pid, ...host.verdict(process) }
   const owner = see(context.owner)
-  const vmm = hasUnrecorded(state) ? unrecorded : see(context.process)
+  const vmm = isStarting(context) ? unrecorded : see(context.process)
   const claimant = phase === 'cleaning' ? see(context.claim?.process ?? null) : null
   const evidence = {
     owner: owner?.verdict ?? 'unknown',
     vmm: vmm?.verdict ?? null,
+    isStarting: isStarting(context),
     claimant: claimant?.verdict ?? null,
     ownerPid: owner?.pid ?? 0,
     vmmPid: vmm?.pid ?? 0,
@@ -43,7 +44,3 @@ const unrecorded: Seen = {
   verdict: 'unknown',
   evidence: ['it was to be started and its pid was never recorded: only its lock can tell'],
 }
-
-/** A start was promised, and nobody wrote down what came of it. */
-const hasUnrecorded = ({ context }: VmState): boolean =>
-  heldResources(context).some(({ kind, state }) => kind === 'process' && state === 'intended')

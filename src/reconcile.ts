@@ -1,8 +1,13 @@
 /** One reconcile of one VM: evidence, claim, release in order, and an honest end. Level, not edge. */
 import { assert, LedgerError } from './contract/errors.ts'
 import type { VmId } from './contract/ids.ts'
-import { type BadOutcome, type GoodOutcome, isGood } from './contract/resources.ts'
-import { type HeldResource, heldResources, type VmState } from './contract/state.ts'
+import {
+  type BadOutcome,
+  type GoodOutcome,
+  isGood,
+  processIdentitySchema,
+} from './contract/resources.ts'
+import { type HeldResource, heldResources, isStarting, type VmState } from './contract/state.ts'
 import { type Clock, timestamp } from './clock.ts'
 import type { Fence, Host, Place, Released, Verdict } from './host/port.ts'
 import { isVolatile } from './host/resources.ts'
@@ -39,20 +44,28 @@ type Facts = { readonly vmm: Verdict | null; readonly evidence: Evidence }
 type Step = { readonly held: HeldResource; readonly answer: Released }
 
 /** Claims that this process is working on: one registry a process, whatever number of ledgers it opened. */
-const active = new Map<string, Promise<ReconcileReport>>()
+const active = new Map<
+  string,
+  { readonly asked: string; readonly report: Promise<ReconcileReport> }
+>()
 const activeClaims = new Set<string>()
 
-/** A second caller in the process gets the first one's report. */
+/** Who asks for the same gets the same report; who asks for something else waits for its turn. */
 export function reconcileVm(
   vmId: VmId,
   options: ReconcileOptions,
   deps: ReconcileDependencies,
 ): Promise<ReconcileReport> {
   const key = `${deps.databaseKey}/${vmId}`
+  const asked = JSON.stringify(options)
   const running = active.get(key)
-  if (running !== undefined) return running
-  const report = reconcile(vmId, options, deps).finally(() => active.delete(key))
-  active.set(key, report)
+  if (running?.asked === asked) return running.report
+  const before = running === undefined ? [] : [running.report]
+  const report = Promise.allSettled(before).then(() => reconcile(vmId, options, deps))
+  const entry = { asked, report }
+  active.set(key, entry)
+  const leave = (): void => void (active.get(key) === entry && active.delete(key))
+  report.then(leave, leave)
   return report
 }
 
@@ -113,6 +126,7 @@ function gather({ phase, context }: VmState, fence: Fence, host: Host): Facts {
     evidence: {
       owner: context.owner === null ? 'unknown' : host.verdict(context.owner).verdict,
       vmm: vmm?.verdict ?? null,
+      isStarting: isStarting(context),
       claimant,
       ownerPid: context.owner?.pid ?? 0,
       vmmPid: context.process?.pid ?? 0,
@@ -126,21 +140,18 @@ function vmmVerdict(context: VmState['context'], fence: Fence, host: Host): Verd
   const held = heldResources(context).filter((resource) => resource.kind === 'process')
   if (held.length === 0)
     return context.process === null ? null : host.vmmVerdict(context.process, 'none', fence)
-  const verdicts = held.map((resource) => verdictOn(resource, context, fence, host))
+  const verdicts = held.map((resource) => verdictOn(resource, fence, host))
   const worst = (['alive', 'unknown', 'dead'] as const).map((word) =>
     verdicts.find((v) => v.verdict === word),
   )
   return worst.find((verdict) => verdict !== undefined) ?? null
 }
 
-function verdictOn(
-  resource: HeldResource,
-  context: VmState['context'],
-  fence: Fence,
-  host: Host,
-): Verdict {
+/** By its own identity: a VM may have more than one process, and one of them may live. */
+function verdictOn(resource: HeldResource, fence: Fence, host: Host): Verdict {
   const lock = resource.spec['lock'] === 'none' ? 'none' : 'vmm'
-  return host.vmmVerdict(resource.state === 'acquired' ? context.process : null, lock, fence)
+  const recorded = processIdentitySchema.safeParse(resource.identity)
+  return host.vmmVerdict(recorded.success ? recorded.data : null, lock, fence)
 }
 
 /** A claim of this very process is live only while its cleanup still runs here. */
@@ -253,10 +264,20 @@ async function releaseOne(
     madeUnder !== bootId
   )
     return { outcome: 'lost_by_reboot', error: null }
-  const answer = await driver.release({ place: placeOf(vmId), hold: null, fence }, held)
-  if (held.kind === 'process') await fence.refresh()
-  return answer
+  try {
+    return await driver.release({ place: placeOf(vmId), hold: null, fence }, held)
+  } catch (error) {
+    if (isCrash(error)) throw error
+    // Drivers answer and never throw; one that does is no reason to leave the rest as it is.
+    return refused('failed', 'DRIVER_THREW', error instanceof Error ? error.message : String(error))
+  } finally {
+    if (held.kind === 'process') await fence.refresh()
+  }
 }
+
+/** A simulated host ends this process by it: nothing after it may run. */
+const isCrash = (error: unknown): boolean =>
+  error instanceof Error && error.name === 'SimulatedCrash'
 
 const refused = (outcome: BadOutcome, code: string, message: string): Released => ({
   outcome,

@@ -4,7 +4,13 @@ import { assert, LedgerError } from './contract/errors.ts'
 import type { EventData, RecordedEvent } from './contract/events.ts'
 import type { VmId } from './contract/ids.ts'
 import { redactText } from './contract/redact.ts'
-import { type Identity, isGood, type Resource, resourceKey } from './contract/resources.ts'
+import {
+  type Identity,
+  isGood,
+  type ProcessIdentity,
+  type Resource,
+  resourceKey,
+} from './contract/resources.ts'
 import { type HeldResource, heldResources, isHeld, type VmState } from './contract/state.ts'
 import { isVolatile } from './host/resources.ts'
 import type {
@@ -143,9 +149,11 @@ export class Vm {
   ): Promise<Acquired> {
     return this.#tracked(async () => {
       const driver = this.#driver(resource.kind)
+      // The hold comes first: while it is ours no cleaner settles the intent under us.
+      const context = await this.#context()
       const intent = this.#intent(resource, options.uses ?? [])
       await this.#deps.recorder.record(this.id, [intent])
-      return this.#create(driver, resource)
+      return this.#create(driver, resource, context)
     })
   }
 
@@ -155,6 +163,10 @@ export class Vm {
     const held = this.state().context.resources[key]
     if (held === undefined || !isHeld(held))
       throw new LedgerError('CLEANUP_REFUSED', `${this.id} does not hold ${key}`, { vmId: this.id })
+    if (held.state === 'intended')
+      throw new LedgerError('CLEANUP_REFUSED', `${key} is being made; close() waits for it`, {
+        vmId: this.id,
+      })
     const user = heldResources(this.state().context).find((r) => r.uses.includes(key))
     if (user !== undefined)
       throw new LedgerError(
@@ -182,19 +194,13 @@ export class Vm {
       const { describe, lock = 'vmm', name = 'vmm', ...spawnOptions } = options
       const spec = { command: describe === undefined ? command : describe(command, args), lock }
       const resource = { kind: 'process', name, spec }
-      await this.#deps.recorder.record(this.id, [this.#intent(resource, [])])
       const key = resourceKey('process', name)
-      const { child, identity } = await this.#started(key, {
-        command,
-        args,
-        options: spawnOptions,
-        lock,
-      })
+      const context = await this.#context()
+      await this.#deps.recorder.record(this.id, [this.#intent(resource, [])])
+      const request = { command, args, options: spawnOptions, lock }
+      const { child, identity } = await this.#started(key, request, context)
       this.#child = child
-      // Whatever refuses this, the VMM runs: its intent stays open, and its lock says that it lives.
-      await this.#deps.recorder.record(this.id, [
-        { type: 'resource.acquired', data: { key, identity } },
-      ])
+      await this.#keepVmm(key, child, identity)
       return child
     })
   }
@@ -208,7 +214,13 @@ export class Vm {
     if (this.state().phase !== 'stopping')
       await this.record({ type: 'vm.stopping', data: { reason, by: 'supervisor' } })
     if (shutdown !== undefined) {
-      await Promise.race([shutdown(), sleep(graceMs)])
+      // A guest that cannot be asked is ended like one that does not listen.
+      await Promise.race([
+        Promise.resolve()
+          .then(shutdown)
+          .catch(() => undefined),
+        sleep(graceMs),
+      ])
       await this.#childEnds(graceMs)
     }
     const problem = await this.#endVmm()
@@ -233,8 +245,16 @@ export class Vm {
     return this.#closing
   }
 
-  /** Takes over a VM whose owner is dead and whose VMM lives. */
+  /** Takes over a VM whose owner is proven dead. @throws LedgerError KEPT while it is not */
   async adopt(): Promise<void> {
+    const { owner } = this.state().context
+    const verdict = owner === null ? null : this.#deps.host.verdict(owner)
+    if (verdict !== null && verdict.verdict !== 'dead')
+      throw new LedgerError(
+        'KEPT',
+        `${this.id} belongs to process ${owner?.pid}: ${verdict.evidence.join('; ')}`,
+        { vmId: this.id },
+      )
     await this.record({ type: 'vm.adopted' })
   }
 
@@ -263,9 +283,26 @@ export class Vm {
     return heldResources(this.state().context).find((r) => r.kind === 'process') ?? null
   }
 
-  async #started(key: string, request: SpawnRequest): ReturnType<Host['spawn']> {
+  /** Whatever else fails, the VMM runs: its intent stays open, and its lock says that it lives. */
+  async #keepVmm(key: string, child: ChildProcess, identity: ProcessIdentity): Promise<void> {
     try {
-      return await this.#deps.host.spawn(await this.#context(), request)
+      await this.#deps.recorder.record(this.id, [
+        { type: 'resource.acquired', data: { key, identity } },
+      ])
+    } catch (error) {
+      // Somebody settled the intent: a VMM that no history knows must not live.
+      if (error instanceof LedgerError && error.code === 'ILLEGAL_TRANSITION') child.kill('SIGKILL')
+      throw error
+    }
+  }
+
+  async #started(
+    key: string,
+    request: SpawnRequest,
+    context: DriverContext,
+  ): ReturnType<Host['spawn']> {
+    try {
+      return await this.#deps.host.spawn(context, request)
     } catch (error) {
       if (
         error instanceof LedgerError &&
@@ -306,9 +343,9 @@ export class Vm {
     await Promise.race([new Promise((resolve) => child.once('exit', resolve)), sleep(graceMs)])
   }
 
-  async #create(driver: Driver, resource: Resource): Promise<Acquired> {
+  async #create(driver: Driver, resource: Resource, context: DriverContext): Promise<Acquired> {
     const key = resourceKey(resource.kind, resource.name)
-    const created = await driver.create(await this.#context(), resource)
+    const created = await driver.create(context, resource)
     if (created.outcome !== 'acquired') return this.#refuse(key, created)
     const identity = isVolatile(resource.kind)
       ? { ...created.identity, bootId: this.#deps.host.self().bootId }

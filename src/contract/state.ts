@@ -64,6 +64,10 @@ export type VmState = { readonly phase: PhaseOrAbsent; readonly context: VmConte
 export const isHeld = (resource: HeldResource | undefined): boolean =>
   resource !== undefined && (resource.state === 'intended' || resource.state === 'acquired')
 
+/** A start was promised, and nobody wrote down what came of it. */
+export const isStarting = (context: VmContext): boolean =>
+  heldResources(context).some(({ kind, state }) => kind === 'process' && state === 'intended')
+
 /** The resources still to be given back, in intent order. */
 export const heldResources = (context: VmContext): HeldResource[] =>
   Object.values(context.resources).filter(isHeld)

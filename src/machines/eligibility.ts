@@ -9,6 +9,8 @@ export type Evidence = {
   readonly owner: VerdictWord
   /** null for a VM that never had a VMM, or whose VMM was given back. */
   readonly vmm: VerdictWord | null
+  /** A start was promised and nobody wrote down what came of it: a living owner may be about to make it. */
+  readonly isStarting: boolean
   /** The newest claim's process, while the phase is cleaning. */
   readonly claimant: VerdictWord | null
   readonly ownerPid: number
@@ -58,6 +60,8 @@ export function eligibility(
     return kept('retry_later', `the next attempt is due at ${context.retryAt}`)
   if (evidence.vmm === 'unknown') return kept('unknown', 'whether its VMM lives cannot be told')
   if (evidence.vmm === 'alive') return aliveAnswer(evidence, options)
+  if (evidence.isStarting && evidence.owner !== 'dead' && !options.own)
+    return ownedAnswer(evidence.owner, evidence.ownerPid)
   if (options.own || phase === 'cleaning' || (evidence.vmm === 'dead' && !endedPhases.has(phase)))
     return { result: 'eligible' }
   return endedPhases.has(phase)

@@ -148,7 +148,15 @@ describe('no combination', () => {
 test('a VMM whose pid was never recorded is told without a number', () => {
   const answer = eligibility(
     { phase: 'running', context: noVm },
-    { owner: 'dead', vmm: 'alive', claimant: null, ownerPid: 10, vmmPid: 0, claimantPid: 0 },
+    {
+      owner: 'dead',
+      vmm: 'alive',
+      claimant: null,
+      isStarting: false,
+      ownerPid: 10,
+      vmmPid: 0,
+      claimantPid: 0,
+    },
     { named: false, force: false, own: false, nowMs: null },
   )
   expect(answer).toEqual({ result: 'adoptable', reason: 'its VMM lives and its owner is dead' })
@@ -157,7 +165,15 @@ test('a VMM whose pid was never recorded is told without a number', () => {
 test('who does not wait for retryAt is not held up by it', () => {
   const answer = eligibility(
     { phase: 'cleanup_failed', context: { ...noVm, retryAt } },
-    { owner: 'dead', vmm: null, claimant: null, ownerPid: 10, vmmPid: 0, claimantPid: 0 },
+    {
+      owner: 'dead',
+      vmm: null,
+      claimant: null,
+      isStarting: false,
+      ownerPid: 10,
+      vmmPid: 0,
+      claimantPid: 0,
+    },
     { named: true, force: false, own: false, nowMs: null },
   )
   expect(answer).toEqual({ result: 'eligible' })
@@ -173,6 +189,7 @@ function answerTo(each: Case): Eligibility {
       owner: each.owner as VerdictWord,
       vmm: verdictOrNull(each.vmm),
       claimant: verdictOrNull(each.claimant),
+      isStarting: false,
       ownerPid: 10,
       vmmPid: 20,
       claimantPid: 30,
@@ -193,3 +210,22 @@ function wordsOf(answer: Eligibility): { answer: string; reason: string } {
   if (answer.result === 'kept') return { answer: answer.because, reason: answer.reason }
   return { answer: answer.result, reason: answer.result === 'adoptable' ? answer.reason : '' }
 }
+
+test.each([
+  ['alive', 'kept'],
+  ['unknown', 'kept'],
+  ['dead', 'eligible'],
+] as const)('a start under way with an owner who is %s is %s', (owner, result) => {
+  const evidence = {
+    owner,
+    vmm: 'dead',
+    claimant: null,
+    isStarting: true,
+    ownerPid: 10,
+    vmmPid: 0,
+    claimantPid: 0,
+  } as const
+  const asked = { named: true, force: true, own: false, nowMs: null }
+  const state = { phase: 'starting', context: noVm } as const
+  expect(eligibility(state, evidence, asked).result).toBe(result)
+})
