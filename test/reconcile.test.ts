@@ -17,6 +17,7 @@ function machine() {
   return { world, supervisor }
 }
 
+const failing = () => Promise.reject(new Error('ECONNREFUSED'))
 const standing = (world: World, kind: string) => world.standing().filter((r) => r.kind === kind)
 
 /** `host` with `change` made to one of its drivers. */
@@ -60,7 +61,7 @@ describe('a start that is under way', () => {
     const vm = await owner.ledger.createVm({ backend: 'test' })
     for (const type of ['vm.created', 'vm.starting'] as const) await vm.record({ type })
     owner.host.faults.on({ operation: 'spawn', outcome: 'crash_before' })
-    await expect(vm.spawn('vmm', [])).rejects.toThrow()
+    await expect(vm.spawn('vmm', [])).rejects.toMatchObject({ name: 'SimulatedCrash' })
     const [report] = await supervisor().ledger.reconcile()
     expect(report).toMatchObject({ vm: vm.id, result: 'cleaned' })
     expect(world.standing()).toEqual([])
@@ -186,8 +187,7 @@ describe('close()', () => {
     for (const type of ['vm.created', 'vm.starting'] as const) await vm.record({ type })
     await vm.spawn('vmm', [])
     await vm.record({ type: 'vm.running' })
-    const shutdown = () => Promise.reject(new Error('ECONNREFUSED'))
-    expect(await vm.close({ shutdown, graceMs: 20 })).toMatchObject({ result: 'cleaned' })
+    expect(await vm.close({ shutdown: failing, graceMs: 20 })).toMatchObject({ result: 'cleaned' })
     expect(world.standing()).toEqual([])
   })
 
