@@ -1,6 +1,8 @@
 // Commands are bounded in time and output, and say what became of them.
-import { openSync, closeSync } from 'node:fs'
-import { expect, test } from 'vitest'
+import { chmodSync, closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { expect, onTestFinished, test, vi } from 'vitest'
 import { commandFailure, failure, outcomeOf } from '../../src/host/linux/answers.ts'
 import { run, succeeded } from '../../src/host/linux/command.ts'
 import { hasEnded, readStat } from '../../src/host/linux/proc.ts'
@@ -39,6 +41,22 @@ test('a command that is not installed is told apart from one that failed', async
     code: 'COMMAND_MISSING',
     message: '`nft` is not installed',
   })
+})
+
+// A file that nobody may execute is EACCES for everybody, a directory of PATH that is closed only for others
+// than root.
+test('one that this user may not execute, by its bare name, is missing too', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'vmledger-path-'))
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+  const path = join(folder, 'vmledger-no-such-command')
+  writeFileSync(path, '')
+  chmodSync(path, 0o600)
+  vi.stubEnv('PATH', folder)
+  onTestFinished(() => void vi.unstubAllEnvs())
+  const missing = await run('vmledger-no-such-command', [])
+  expect(missing).toMatchObject({ missing: true, code: null })
+  expect(missing.stderr).toContain('not installed, or not executable for this user')
+  expect(await run(path, [])).toMatchObject({ missing: false, code: null })
 })
 
 test.runIf(process.platform === 'linux')(

@@ -10,7 +10,7 @@ export type CommandOptions = {
 }
 
 export type CommandResult = {
-  /** The program itself is not installed. */
+  /** The program itself is not installed, or not executable for this user. */
   readonly missing: boolean
   readonly code: number | null
   readonly signal: string | null
@@ -45,14 +45,14 @@ export async function run(
       detached: true,
     })
   } catch (error) {
-    return notStarted(error)
+    return notStarted(command, error)
   }
   const stdout = collect(child.stdout, stdoutBytesMax)
   const stderr = collect(child.stderr, stderrBytesMax)
   child.stdin?.on('error', () => {}) // EPIPE: the exit code tells the story.
   child.stdin?.end(input)
   const end = await ended(child, timeoutMs)
-  if ('error' in end) return notStarted(end.error)
+  if ('error' in end) return notStarted(command, end.error)
   return { ...end, missing: false, stdout: stdout(), stderr: redactText(stderr().trim()) }
 }
 
@@ -117,8 +117,13 @@ function killGroup(child: ChildProcess): void {
   }
 }
 
-function notStarted(error: unknown): CommandResult {
-  const missing = error instanceof Error && 'code' in error && error.code === 'ENOENT'
-  const stderr = error instanceof Error ? error.message : String(error)
+function notStarted(command: string, error: unknown): CommandResult {
+  const code = error instanceof Error && 'code' in error ? error.code : null
+  // EACCES also where a directory of PATH cannot be read: nothing that this user may run was found.
+  const missing = code === 'ENOENT' || (code === 'EACCES' && !command.includes('/'))
+  const message = error instanceof Error ? error.message : String(error)
+  const stderr = missing
+    ? `\`${command}\` is not installed, or not executable for this user`
+    : message
   return { missing, code: null, signal: null, stdout: '', stderr, timedOut: false, ended: true }
 }
