@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { mkdirSync, type Stats, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
+import { inspect } from 'node:util'
 import type { z } from 'zod'
 import { CorruptEventError, LedgerError } from './contract/errors.ts'
 import type { RecordedEvent } from './contract/events.ts'
@@ -125,6 +126,8 @@ export class Ledger {
   readonly #configSchema: z.ZodType | null
   readonly #isReadonly: boolean
   readonly #listeners = new Set<(event: RecordedEvent) => void>()
+  /** What the listeners are being told, in order. */
+  #unheard: (readonly RecordedEvent[])[] = []
   readonly #secrets = new Map<VmId, Set<string>>()
   readonly #onExit = (): void => this.#recorder.flushSync(limits.busySyncMsMax)
 
@@ -221,7 +224,11 @@ export class Ledger {
     }
   }
 
-  /** Calls `listener` after each commit of this process. Returns how to end it. */
+  /**
+   * Calls `listener` after each commit of this process, in order: what a listener records itself is heard
+   * after what it hears now. What it throws becomes a warning of the process (`process.emitWarning`), for
+   * the events are durable by then. Returns how to end it.
+   */
   subscribe(listener: (event: RecordedEvent) => void): () => void {
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)
@@ -373,7 +380,25 @@ export class Ledger {
   }
 
   #publish(events: readonly RecordedEvent[]): void {
-    for (const event of events) for (const listener of this.#listeners) listener(event)
+    const isTelling = this.#unheard.length > 0
+    this.#unheard.push(events)
+    // A listener has recorded: whoever is telling below comes to these events next.
+    if (isTelling) return
+    for (const round of this.#unheard) for (const event of round) this.#tell(event)
+    this.#unheard = []
+  }
+
+  #tell(event: RecordedEvent): void {
+    for (const listener of this.#listeners) {
+      try {
+        listener(event)
+      } catch (error) {
+        process.emitWarning(
+          `a subscriber threw on ${event.type} at position ${event.position}: ${inspect(error)}`,
+          'LedgerWarning',
+        )
+      }
+    }
   }
 }
 

@@ -30,7 +30,7 @@ export type RecorderOptions = {
   readonly clock: Clock
   readonly newId: () => string
   readonly metadata: Pick<EventMetadata, 'actor' | 'bootId' | 'pid' | 'machineVersion'>
-  /** Called after COMMIT, in order. */
+  /** Called after COMMIT, once all that the transaction settles is settled. Must not throw. */
   readonly onRecorded: (events: readonly RecordedEvent[]) => void
 }
 
@@ -49,6 +49,8 @@ type Taken = {
   readonly item: AppendItem<VmState | null>
   readonly next: Versioned
 }
+/** `again`, in order, has to be decided again. */
+type Done = { readonly again: readonly Pending[]; readonly recorded: readonly RecordedEvent[] }
 type Decision =
   | { readonly kind: 'append'; readonly item: AppendItem<VmState | null>; readonly next: Versioned }
   | { readonly kind: 'refuse'; readonly error: LedgerError }
@@ -202,9 +204,9 @@ export class Recorder {
     while (this.#queue.length > 0) {
       const round = this.#queue
       this.#queue = []
-      let again: Pending[]
+      let done: Done
       try {
-        again = this.#commitRound(round)
+        done = this.#commitRound(round)
       } catch (error) {
         if (error instanceof LedgerError && error.code === 'BUSY') {
           this.#queue = [...round, ...this.#queue]
@@ -214,12 +216,14 @@ export class Recorder {
         for (const pending of round) pending.reject(error)
         continue
       }
-      this.#queue = [...again, ...this.#queue]
+      this.#queue = [...done.again, ...this.#queue]
+      // Nothing is half done from here on: who hears of it may record, or close.
+      this.#options.onRecorded(done.recorded)
     }
   }
 
-  /** One transaction. Returns, in order, what has to be decided again. */
-  #commitRound(round: readonly Pending[]): Pending[] {
+  /** One transaction. */
+  #commitRound(round: readonly Pending[]): Done {
     const recordedAt = timestamp(this.#options.clock)
     const staged = new Map<VmId, Versioned>()
     const postponed = new Set<VmId>()
@@ -239,19 +243,22 @@ export class Recorder {
         again.push(pending)
       }
     }
-    const conflicting = taken.length === 0 ? [] : this.#append(taken)
+    const done = taken.length === 0 ? { again: [], recorded: [] } : this.#append(taken)
     for (const [pending, error] of refused) pending.reject(error)
-    return [...conflicting, ...again]
+    return { ...done, again: [...done.again, ...again] }
   }
 
-  /** Returns what has to be decided again. */
-  #append(taken: readonly Taken[]): Pending[] {
+  #append(taken: readonly Taken[]): Done {
     const results = this.#options.log.append(taken.map(({ item }) => item))
-    return taken.flatMap(({ pending, next }, index) => {
+    const again = taken.flatMap(({ pending, next }, index) => {
       const result = results[index]
       assert(result !== undefined, 'the log answers per item')
       return this.#settle(pending, next, result) ? [] : [pending]
     })
+    const recorded = results.flatMap((result) =>
+      result.status === 'recorded' && !result.isRepeated ? result.events : [],
+    )
+    return { again, recorded }
   }
 
   /** A stale yes is caught by the log's versions; a no counts only on the newest state. */
@@ -293,7 +300,6 @@ export class Recorder {
     if (result.status === 'recorded') {
       if (result.isRepeated) this.#distrust(pending.vmId)
       else this.#remember(pending.vmId, next)
-      if (!result.isRepeated) this.#options.onRecorded(result.events)
       pending.resolve(result.events)
       return true
     }

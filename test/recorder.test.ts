@@ -261,19 +261,3 @@ test('a writer that never lets go makes record BUSY after its patience, and noth
   await vm.record({ type: 'vm.created' })
   expect(ledger.verify()).toMatchObject({ ok: true, events: 4 })
 })
-
-test('subscribers hear of commits, in order, and of nothing that was refused', async () => {
-  const ledger = openTestLedger()
-  const heard: string[] = []
-  const end = ledger.subscribe((event) => heard.push(`${event.version} ${event.type}`))
-  const vm = await ledger.createVm({ backend: 'test' })
-  await Promise.allSettled([vm.record({ type: 'vm.stopped' }), vm.record({ type: 'vm.created' })])
-  end()
-  await vm.record({ type: 'vm.starting' })
-  expect(heard).toEqual([
-    '1 vm.creating',
-    '2 resource.intended',
-    '3 resource.acquired',
-    '4 vm.created',
-  ])
-})
