@@ -36,13 +36,14 @@ const readIdentity = (db: Database.Database): Identity | null =>
     | Identity
     | undefined) ?? null
 
-/** Of several that open a fresh home at once, one names it. */
+/** Of several that open a fresh home at once, one names it. With a history, no name is made up. */
 function createIdentity(
   db: Database.Database,
   { newId, machineId, now, file }: IdentityOptions,
 ): Identity | null {
   const insert = db.prepare(
-    'INSERT INTO ledger SELECT ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM ledger)',
+    `INSERT INTO ledger SELECT ?, ?, ?
+      WHERE NOT EXISTS (SELECT 1 FROM ledger) AND NOT EXISTS (SELECT 1 FROM events)`,
   )
   retryWhileBusy(() => insert.run(newId(), machineId, now), limits.busyMsMax, file)
   return readIdentity(db)

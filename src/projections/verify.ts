@@ -64,9 +64,11 @@ function verifyInside(
   const chain = new ChainCheck(report)
   const rows = new RowsCheck(db, report)
   const states = new Map<string, VmState>()
+  checkLedgerRow(db, report)
+  const countable = countableEvents(db, report)
   let events = 0
-  for (let after = 0; ;) {
-    const page = rowsAfter(after, pageRows)
+  while (events < countable) {
+    const page = rowsAfter(chain.head.position, Math.min(pageRows, countable - events))
     if (page.length === 0) break
     for (const row of page) {
       chain.check(row)
@@ -75,7 +77,6 @@ function verifyInside(
       checkAnchor(row, options, report)
     }
     events += page.length
-    after = chain.head.position
   }
   rows.finish()
   const { position, hash } = chain.head
@@ -88,6 +89,29 @@ function verifyInside(
       found: position,
     })
   return { events, head: { position, hash: hash.toString('hex') } }
+}
+
+/** How many events stand where history can: from 1 on, exact as a number. Others are reported. */
+function countableEvents(db: Database.Database, report: Report): number {
+  const outside = db
+    .prepare(`SELECT CAST(position AS TEXT) FROM events WHERE position < 1
+      UNION ALL SELECT CAST(position AS TEXT) FROM events WHERE position > ?`)
+    .pluck()
+    .iterate(Number.MAX_SAFE_INTEGER) as Iterable<string>
+  let count = db.prepare('SELECT count(*) FROM events').pluck().get() as number
+  for (const row of outside) {
+    report({ kind: 'row_unexpected', table: 'events', row })
+    count -= 1
+  }
+  return count
+}
+
+/** The chain does not cover the ledger's id: that there is exactly one is all that can be told. */
+function checkLedgerRow(db: Database.Database, report: Report): void {
+  const found = db.prepare('SELECT count(*) FROM ledger').pluck().get() as number
+  if (found === 1) return
+  const kind = found === 0 ? 'row_missing' : 'row_unexpected'
+  report({ kind, table: 'ledger', expected: 1, found })
 }
 
 function judge(
@@ -259,7 +283,9 @@ class RowsCheck {
   #isLogged(row: Row): boolean {
     return (
       this.#db
-        .prepare(`SELECT 1 FROM events WHERE position = ? AND stream_id LIKE 'vm/%'`)
+        .prepare(
+          `SELECT 1 FROM events WHERE position = ? AND position > 0 AND stream_id LIKE 'vm/%'`,
+        )
         .get(row['position']) !== undefined
     )
   }

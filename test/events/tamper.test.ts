@@ -169,6 +169,74 @@ describe(`50 random rows (seed ${seed})`, () => {
   })
 })
 
+describe('where no history can be', () => {
+  const insert = `INSERT INTO events
+    SELECT CAST(? AS INTEGER), '01ARZ3NDEKTSV4RRFFQ69G5FAV', stream_id, 1000, type, schema_version,
+      data, metadata, occurred_at, recorded_at, hash FROM events WHERE position = 1`
+
+  test.each(['-5', '0', '9007199254740992', '9007199254740993', '9223372036854775807'])(
+    'an event at %s is found, and verify ends',
+    (position) => {
+      const { home, db } = copy()
+      db.prepare(insert).run(position)
+      expect(findings(home)).toMatchObject([
+        { kind: 'row_unexpected', table: 'events', row: position, position: null },
+      ])
+    },
+  )
+
+  test('an event far away that a number can still say is a gap', () => {
+    const { home, db } = copy()
+    db.prepare(insert).run(String(Number.MAX_SAFE_INTEGER))
+    expect(findings(home)[0]).toMatchObject({
+      kind: 'position_gap',
+      expected: head.position + 1,
+      found: Number.MAX_SAFE_INTEGER,
+    })
+  })
+
+  test('a row of vm_lifecycle for an event there is found, too', () => {
+    const { home, db } = copy()
+    db.prepare(insert).run('-5')
+    db.exec(
+      `INSERT INTO vm_lifecycle VALUES (-5, 'vm-a', 1, 'b', 'running', 't', NULL, '{}', '{}')`,
+    )
+    expect(findings(home).map(({ kind, table, row }) => [kind, table, row])).toEqual([
+      ['row_unexpected', 'events', '-5'],
+      ['row_unexpected', 'vm_lifecycle', '-5'],
+    ])
+  })
+})
+
+describe('the name of the ledger', () => {
+  test('twice is found', () => {
+    const { home, db } = copy()
+    db.exec(`INSERT INTO ledger SELECT 'another', machine_id, created_at FROM ledger`)
+    expect(findings(home)).toMatchObject([
+      { kind: 'row_unexpected', table: 'ledger', expected: 1, found: 2 },
+    ])
+  })
+
+  test('that is gone is not made up again where there is a history', () => {
+    const { home, db } = copy()
+    db.exec('DELETE FROM ledger')
+    for (const readonly of [true, false])
+      expect(() => openLedger({ home, host: simulatedHost(), readonly })).toThrow(
+        'does not say which ledger it is',
+      )
+  })
+
+  test('that goes while the ledger is open is found', () => {
+    const { home, db } = copy()
+    const ledger = openLedger({ home, host: simulatedHost(), readonly: true })
+    onTestFinished(() => ledger.close())
+    db.exec('DELETE FROM ledger')
+    expect(ledger.verify().findings).toMatchObject([
+      { kind: 'row_missing', table: 'ledger', expected: 1, found: 0 },
+    ])
+  })
+})
+
 describe('a cut tail', () => {
   test('is found with --expect-head', () => {
     const { home, db } = copy()
