@@ -22,15 +22,13 @@ export function replayStream(
   until: ReplayUntil | null,
 ): ReplayStep[] {
   let snapshot: VmSnapshot = initialSnapshot
-  return events
-    .filter((event) => isWithin(event, until))
-    .map((event) => {
-      const fact = event as unknown as VmEvent
-      const isRefused = !snapshot.can(fact)
-      snapshot = isRefused ? forced(snapshot, fact) : step(snapshot, fact)
-      const state: VmState = { phase: snapshot.value, context: snapshot.context }
-      return { event, phase: state.phase, state, isRefused }
-    })
+  return upTo(events, until).map((event) => {
+    const fact = event as unknown as VmEvent
+    const isRefused = !snapshot.can(fact)
+    snapshot = isRefused ? forced(snapshot, fact) : step(snapshot, fact)
+    const state: VmState = { phase: snapshot.value, context: snapshot.context }
+    return { event, phase: state.phase, state, isRefused }
+  })
 }
 
 /** The log is the truth: a fact that the machine refuses is taken all the same, and said. */
@@ -39,8 +37,13 @@ function forced(snapshot: VmSnapshot, event: VmEvent): VmSnapshot {
   return vmMachine.resolveState({ value: phase, context })
 }
 
-function isWithin(event: RecordedEvent, until: ReplayUntil | null): boolean {
-  if (until === null) return true
-  if ('version' in until) return event.version <= until.version
-  return Date.parse(event.recordedAt) <= Date.parse(until.time)
+/** A beginning of the history, even where the clock went back in between. */
+function upTo(
+  events: readonly RecordedEvent[],
+  until: ReplayUntil | null,
+): readonly RecordedEvent[] {
+  if (until === null) return events
+  if ('version' in until) return events.filter((event) => event.version <= until.version)
+  const time = Date.parse(until.time)
+  return events.slice(0, events.findLastIndex((event) => Date.parse(event.recordedAt) <= time) + 1)
 }
