@@ -99,8 +99,11 @@ export class Recorder {
     try {
       this.flushSync(limits.busySyncMsMax)
     } catch (error) {
-      this.#queue = this.#queue.filter((pending) => pending !== own)
-      throw error
+      // Once it is settled, only what was queued behind it is still waiting for the writer.
+      if (this.#queue.includes(own)) {
+        this.#queue = this.#queue.filter((pending) => pending !== own)
+        throw error
+      }
     }
     return settled(answer)
   }
@@ -346,6 +349,8 @@ export class Recorder {
   }
 
   #remember(vmId: VmId, { version, state }: Versioned): void {
+    const cached = this.#cache.get(vmId)
+    if (cached?.epoch === this.#epoch && cached.version > version) return
     this.#cache.delete(vmId)
     this.#cache.set(vmId, { version, state, epoch: this.#epoch })
     if (this.#cache.size <= cachedStatesMax) return

@@ -2,7 +2,7 @@
 import { expect, onTestFinished, test, vi } from 'vitest'
 import { LedgerError } from '../src/contract/errors.ts'
 import type { RecordedEvent } from '../src/contract/events.ts'
-import { openTestLedger } from './support/ledgers.ts'
+import { openTestLedger, otherClient } from './support/ledgers.ts'
 
 const told = ({ version, type }: RecordedEvent): string => `${version} ${type}`
 
@@ -62,4 +62,19 @@ test('a subscriber may record: its event is heard after the others, and the stat
   expect([vm.state().phase, vm.version()]).toEqual(['stopping', 6])
   expect(heard).toEqual(['4 vm.created', '5 vm.starting', '6 vm.stopping'])
   expect(ledger.verify().ok).toBe(true)
+})
+
+test('recordSync answers for its own event, whatever a subscriber has queued behind it', async () => {
+  const ledger = openTestLedger()
+  const vm = await ledger.createVm({ backend: 'test' })
+  const blocker = otherClient(ledger.home)
+  const queued: Promise<RecordedEvent>[] = []
+  ledger.subscribe((event) => {
+    if (event.type !== 'vm.created') return
+    blocker.exec('BEGIN IMMEDIATE')
+    queued.push(vm.record({ type: 'vm.starting' }))
+  })
+  expect(vm.recordSync({ type: 'vm.created' }).version).toBe(4)
+  blocker.exec('ROLLBACK')
+  expect(await Promise.all(queued)).toMatchObject([{ version: 5 }])
 })
