@@ -3,12 +3,15 @@ import { z } from 'zod'
 
 export const redacted = '[redacted]'
 
-const secretSubtree = /^(?:env|environ|environment|headers)$/i
-const word = 'secret|token|passw|key|auth|cookie|credential'
+const secretSubtree = /^env|env(?:ironment)?$|headers$/i
+// Of `pass` the word only: bypass, compass and passthrough are none.
+const word =
+  'secret|token|passw|pass_?phrase|(?<!by|com)pass(?![a-z])|pwd|key|auth|cookie|credential'
 const secretName = new RegExp(word, 'i')
 const quoted = `"(?:[^"\\\\]|\\\\.)*"?|'(?:[^'\\\\]|\\\\.)*'?`
 // Every repetition that may begin anywhere is bounded: a regex must stay linear in 64 KiB of somebody's text.
 const urlUserInfo = /([a-z][a-z0-9+.-]{0,20}:\/\/)[^/?#\s]{1,4096}@/gi
+const urlSignature = /((?<![a-z])sig(?:nature)?=)[^&#\s]+/gi
 const privateKey = /(-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----)[^]+?(?=-----END|$)/g
 const header = /((?:authorization|cookie)["']?\s{0,8}[:=])[^\r\n]+/gi
 const assignment = new RegExp(
@@ -19,8 +22,18 @@ const flagAndValue = new RegExp(
   `(--?[\\w-]{0,64}(?:${word})[\\w-]{0,64}["']?[\\s,]{1,8})(?:${quoted}|\\S+)`,
   'gi',
 )
+const idPair = `["']?\\d{1,10}:\\d{1,10}(?![^\\s"'])`
+const login = new RegExp(
+  `((?<![\\w-])(?:-u|--(?:proxy-)?user)["']?[\\s=,]{1,8})(?!${idPair})` +
+    `(?:"[^"\\s:]{1,256}:[^"]*"?|'[^'\\s:]{1,256}:[^']*'?|[^\\s:"']{1,256}:\\S+)`,
+  'g',
+)
 const bearer = /\b(bearer|basic)\s{1,8}\S+/gi
 const flag = new RegExp(`^--?[\\w-]{0,64}(?:${word})[\\w-]{0,64}$`, 'i')
+const loginFlag = /^(?:-u|--(?:proxy-)?user)$/
+const loginValue = new RegExp(`^(?!${idPair}$)[^\\s:]{1,256}:`)
+const pairName = /^(?:name|key)$/i
+const pairValue = /^values?$/i
 const assignedFlag = new RegExp(`^[^\\s=]{0,64}(?:${word})[^\\s=]{0,64}=`, 'i')
 
 const fields = new WeakSet<z.ZodType>()
@@ -33,33 +46,41 @@ export function secret<S extends z.ZodType>(schema: S): S {
 }
 
 /**
- * Takes secrets out of free text: user info in URLs, `token=...`, `Bearer ...`, private keys, and every
- * value in `known`. Over-redaction is harmless here: the text is for people.
+ * Takes secrets out of free text: user info and signatures in URLs, `token=...`, `Bearer ...`,
+ * `-u user:password`, private keys, and every value in `known`. Over-redaction is harmless here: the
+ * text is for people.
  */
 export function redactText(text: string, known: ReadonlySet<string> = new Set()): string {
   let clean = text
   // The longest first: of a secret that begins with another one the rest would stay.
   for (const value of [...known].toSorted((a, b) => b.length - a.length))
     clean = clean.replaceAll(value, redacted)
-  return clean
-    .replace(urlUserInfo, `$1${redacted}@`)
+  return redactUrls(clean)
     .replace(privateKey, `$1${redacted}`)
     .replace(header, `$1 ${redacted}`)
     .replace(assignment, `$1${redacted}`)
     .replace(flagAndValue, `$1${redacted}`)
+    .replace(login, `$1${redacted}`)
     .replace(bearer, `$1 ${redacted}`)
 }
 
+const redactUrls = (text: string): string =>
+  text.replace(urlUserInfo, `$1${redacted}@`).replace(urlSignature, `$1${redacted}`)
+
 /**
  * A copy of `value` (JSON) without its secrets: values under keys that sound secret, all of `env` and
- * `headers`, arguments after or within flags that sound secret, user info in URLs. What was taken out is
- * added to `found`, so that the same value can be taken out of later texts.
+ * `headers`, the `value` beside a `name` that sounds secret, arguments after or within flags that sound
+ * secret, user info in URLs. What was taken out is added to `found`, so that the same value can be taken
+ * out of later texts.
  */
 export function redactValue(value: unknown, found: Set<string> = new Set()): unknown {
   if (typeof value === 'string') return redactText(value)
   if (Array.isArray(value)) return redactArray(value, found)
   if (value === null || typeof value !== 'object') return value
-  return mapEntries(value, (key, inner) => redactField(key, inner, found))
+  const isSecret = isSecretPair(value)
+  return mapEntries(value, (key, inner) =>
+    isSecret && pairValue.test(key) ? redactAll(inner, found) : redactField(key, inner, found),
+  )
 }
 
 /** `config` without its secrets: by its schema's `secret()` fields if there is one, else by names. */
@@ -76,10 +97,20 @@ const redactField = (key: string, value: unknown, found: Set<string>): unknown =
     ? redactAll(value, found)
     : redactValue(value, found)
 
+/** `{ name: 'API_TOKEN', value: ... }` */
+const isSecretPair = (value: object): boolean =>
+  Object.entries(value).some(
+    ([key, name]) => pairName.test(key) && typeof name === 'string' && secretName.test(name),
+  )
+
 function redactArray(values: readonly unknown[], found: Set<string>): unknown[] {
   return values.map((value, index) => {
     const before = values[index - 1]
     if (typeof before === 'string' && flag.test(before)) return redactAll(value, found)
+    if (typeof value === 'string' && isLogin(before, value)) {
+      remember(value.slice(value.indexOf(':') + 1), found)
+      return redactAll(value, found)
+    }
     if (typeof value === 'string' && assignedFlag.test(value)) {
       const cut = value.indexOf('=') + 1
       remember(value.slice(cut), found)
@@ -88,6 +119,9 @@ function redactArray(values: readonly unknown[], found: Set<string>): unknown[] 
     return redactValue(value, found)
   })
 }
+
+const isLogin = (before: unknown, value: string): boolean =>
+  typeof before === 'string' && loginFlag.test(before) && loginValue.test(value)
 
 /** Keeps the shape (which names were set), drops every value. */
 function redactAll(value: unknown, found: Set<string>): unknown {
@@ -109,7 +143,7 @@ function redactBySchema(value: unknown, schema: z.ZodType, found: Set<string>): 
   // Of a union every branch has its say: which one is meant may hang on the very field that is wrong.
   if (views.length > 0)
     return views.reduce((left, view) => redactBySchema(left, view, found), value)
-  if (typeof value === 'string') return value.replace(urlUserInfo, `$1${redacted}@`)
+  if (typeof value === 'string') return redactUrls(value)
   if (value === null || typeof value !== 'object') return value
   const isList = schema instanceof z.ZodArray || schema instanceof z.ZodTuple
   if (Array.isArray(value))

@@ -53,6 +53,16 @@ describe('free text', () => {
       `-----BEGIN PRIVATE KEY-----${r}`,
     ],
     ['any case', 'PassWord=HUNTER2', `PassWord=${r}`],
+    ['a pass', 'DB_PASS=abc exited', `DB_PASS=${r} exited`],
+    ['a passphrase', 'pass_phrase: abc', `pass_phrase: ${r}`],
+    ['a pwd', 'MYSQL_PWD=abc fc', `MYSQL_PWD=${r} fc`],
+    ['a signed URL', 'GET https://h/a?sig=a%2Fb&x=1', `GET https://h/a?sig=${r}&x=1`],
+    ['another one', 'https://h/a?x=1&Signature=abc', `https://h/a?x=1&Signature=${r}`],
+    ['one of S3', 'https://h/a?X-Amz-Signature=abc&x=1', `https://h/a?X-Amz-Signature=${r}&x=1`],
+    ['a login of curl', 'curl -u bob:abc https://h', `curl -u ${r} https://h`],
+    ['a quoted one', `curl --user 'bob:two words' https://h`, `curl --user ${r} https://h`],
+    ['one for a proxy', 'curl --proxy-user=bob:abc', `curl --proxy-user=${r}`],
+    ['one as JSON', '["curl","-u","bob:abc","h"]', `["curl","-u",${r},"h"]`],
   ])('loses %s: %j', (_, text, clean) => {
     expect(redactText(text)).toBe(clean)
   })
@@ -62,6 +72,11 @@ describe('free text', () => {
     'exited with code 1 after 2.5 s',
     'https://ghcr.io/v2/library/alpine:3.20',
     'mail bob@example.org',
+    'bypass: on, compass: off, passed=3, passthrough=gpu',
+    'design=a',
+    'docker run -u 1000:1000 x',
+    'sudo -u bob fc',
+    'mysql -pabc',
     '',
   ])('keeps what holds no secret: %j', (text) => {
     expect(redactText(text)).toBe(text)
@@ -93,6 +108,15 @@ describe('free text', () => {
     'Bearer ',
     '-----BEGIN PRIVATE KEY-----',
     'cookie:',
+    'pass',
+    'pwd=',
+    'sig=',
+    '-u ',
+    '-u a',
+    '-u a:',
+    '-u "',
+    '-u "a:',
+    '--user=',
     '\\',
     ' ',
   ])('takes time that is linear in 64 KiB of %j', (piece) => {
@@ -124,6 +148,41 @@ describe('a value', () => {
       'all of headers, also as a list',
       { headers: [{ name: 'X', value: 'abc' }] },
       { headers: [{ name: r, value: r }] },
+    ],
+    [
+      'names that begin with env or end in headers',
+      { envVars: { A: 'abc' }, ENVIRON: ['a'], guestEnv: { A: 'abc' }, httpHeaders: { X: 'abc' } },
+      { envVars: { A: r }, ENVIRON: [r], guestEnv: { A: r }, httpHeaders: { X: r } },
+    ],
+    [
+      'variables by name and value',
+      { environmentVariables: [{ name: 'A', value: 'abc' }] },
+      { environmentVariables: [{ name: r, value: r }] },
+    ],
+    [
+      'the value beside a name that sounds secret',
+      {
+        vars: [
+          { name: 'API_TOKEN', value: 'abc' },
+          { Key: 'dbPass', Value: ['abc'] },
+        ],
+      },
+      {
+        vars: [
+          { name: 'API_TOKEN', value: r },
+          { Key: r, Value: [r] },
+        ],
+      },
+    ],
+    [
+      'other words for a password',
+      { pass: 'a', smtpPass: 'b', passphrase: 'c', pwd: 'd', passThrough: 'e', bypass: 'f' },
+      { pass: r, smtpPass: r, passphrase: r, pwd: r, passThrough: 'e', bypass: 'f' },
+    ],
+    [
+      'a login among arguments, and keeps a user and a group',
+      ['curl', '-u', 'bob:two words', '-u', '1000:1000', '--user', 'bob', '--proxy-user', 'b:c'],
+      ['curl', '-u', r, '-u', '1000:1000', '--user', 'bob', '--proxy-user', r],
     ],
     [
       'the argument after a flag',
@@ -170,11 +229,13 @@ describe('a value', () => {
         key: 1234567,
         secret: 'short',
         auth: [null, undefined, 'ghijkl'],
-        a: ['--key', 'mnopqr', '--token=stuvwx'],
+        a: ['--key', 'mnopqr', '--token=stuvwx', '-u', 'bob:yzabcd'],
       },
       found,
     )
-    expect(found).toEqual(new Set(['abcdef', '1234567', 'ghijkl', 'mnopqr', 'stuvwx']))
+    expect(found).toEqual(
+      new Set(['abcdef', '1234567', 'ghijkl', 'mnopqr', 'stuvwx', 'bob:yzabcd', 'yzabcd']),
+    )
   })
 
   test('keeps keys that mean something to JavaScript as data', () => {
@@ -333,6 +394,12 @@ describe('a config with a schema', () => {
       z.object({ url: z.string() }),
       { url: 'http://a:abc@b' },
       { url: `http://${r}@b` },
+    ],
+    [
+      'the signature of a URL that nobody marked',
+      z.object({ url: z.string() }),
+      { url: 'http://b/c?sig=abc' },
+      { url: `http://b/c?sig=${r}` },
     ],
     [
       'a field that the schema does not know, by its name',
