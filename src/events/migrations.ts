@@ -1,5 +1,5 @@
 /** Brings a database to this version's schema: all pending migrations in one transaction, or none. */
-import { hash } from 'node:crypto'
+import { hash, randomBytes } from 'node:crypto'
 import {
   closeSync,
   existsSync,
@@ -30,6 +30,8 @@ const table = `CREATE TABLE IF NOT EXISTS schema_migrations (
   applied_at TEXT NOT NULL,
   PRIMARY KEY (module, version)
 ) STRICT`
+/** A copy that is being written changes all the time; one this old belongs to nobody who lives. */
+const staleMs = 3_600_000
 
 /** The migrations of one database, read from `drizzle/<module>/NNNN_name.sql` of this package. */
 export function shippedMigrations(module: string): Migration[] {
@@ -59,8 +61,10 @@ export function migrate(
   now: string,
 ): void {
   refuseDuplicates(migrations)
+  // Asked first: whoever migrates after it makes the copy differ from it.
+  const version = userVersion(db)
   if (pendingOf(db, migrations).length === 0) return
-  const backup = backUp(db, migrations)
+  const backup = backUp(db, targetVersion(migrations), version)
   retryWhileBusy(() => db.exec('BEGIN IMMEDIATE'), limits.busyMsMax, `${db.name}: migration`)
   try {
     // Asked again under the writer's lock: another process may have migrated since.
@@ -76,7 +80,7 @@ export function migrate(
 
 /** What is not applied yet, oldest first. @throws LedgerError NEWER_SCHEMA, MIGRATION_FAILED */
 export function pendingOf(db: Database.Database, migrations: readonly Migration[]): Migration[] {
-  const version = db.pragma('user_version', { simple: true }) as number
+  const version = userVersion(db)
   const target = targetVersion(migrations)
   if (version > target)
     throw new LedgerError(
@@ -86,6 +90,9 @@ export function pendingOf(db: Database.Database, migrations: readonly Migration[
   const applied = appliedOf(db, migrations[0]?.module ?? '')
   return migrations.filter((migration) => isPending(db, migration, applied.get(migration.version)))
 }
+
+const userVersion = (db: Database.Database): number =>
+  db.pragma('user_version', { simple: true }) as number
 
 function isPending(
   db: Database.Database,
@@ -126,46 +133,67 @@ function apply(db: Database.Database, migration: Migration, now: string): void {
   db.exec('RELEASE migration')
 }
 
-/** A verified copy beside the database, or null for one that holds nothing yet. The newest is kept. */
-function backUp(db: Database.Database, migrations: readonly Migration[]): string | null {
+/**
+ * A verified copy beside the database; the newest is kept. null for a database that holds nothing yet, or
+ * that another process has migrated from `version` meanwhile: the copy from before it is that one's.
+ */
+function backUp(db: Database.Database, target: number, version: number): string | null {
   if (!hasTable(db, 'events')) return null
-  const path = `${db.name}.premigrate-${targetVersion(migrations)}.bak`
-  const temporary = `${path}.${process.pid}.tmp`
+  const path = `${db.name}.premigrate-${target}.bak`
+  const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`
   try {
+    for (const file of besides(db.name, /\.tmp$/)) removeIfStale(file)
     // VACUUM INTO takes an empty file: so the copy is as private as what it copies.
     closeSync(openSync(temporary, 'wx', 0o600))
     giveTo(temporary, statSync(db.name))
     db.prepare('VACUUM INTO ?').run(temporary)
-    verifyCopy(temporary)
+    if (versionOfCopy(temporary) !== version) return null
     renameSync(temporary, path)
   } catch (cause) {
-    if (existsSync(temporary)) unlinkSync(temporary)
     if (isBusy(cause)) throw cause
     throw new LedgerError(
       'MIGRATION_FAILED',
       `${db.name}: no copy could be made before the migration: ${messageOf(cause)}`,
       { cause },
     )
+  } finally {
+    removeIfThere(temporary)
   }
-  for (const old of otherBackups(path)) unlinkSync(old)
+  for (const file of besides(db.name, /\.bak$/)) if (file !== path) removeIfThere(file)
   return path
 }
 
-function verifyCopy(path: string): void {
+/** The schema version of a copy that is whole. */
+function versionOfCopy(path: string): number {
   const copy = new Database(path, { readonly: true })
   try {
     const answer = copy.pragma('integrity_check', { simple: true })
     if (answer !== 'ok') throw new Error(`integrity_check of the copy says ${String(answer)}`)
+    return userVersion(copy)
   } finally {
     copy.close()
   }
 }
 
-function otherBackups(path: string): string[] {
-  const prefix = path.replace(/premigrate-\d+\.bak$/, 'premigrate-')
-  return readdirSync(dirname(path))
-    .map((file) => join(dirname(path), file))
-    .filter((file) => file.startsWith(prefix) && file.endsWith('.bak') && file !== path)
+/** Copies beside the database whose names end so. */
+const besides = (file: string, ending: RegExp): string[] =>
+  readdirSync(dirname(file))
+    .map((name) => join(dirname(file), name))
+    .filter((path) => path.startsWith(`${file}.premigrate-`) && ending.test(path))
+
+/** Told by age and not by pid: whoever writes it may live in another pid namespace. */
+function removeIfStale(path: string): void {
+  const stats = statSync(path, { throwIfNoEntry: false })
+  if (stats !== undefined && stats.mtimeMs < Date.now() - staleMs) removeIfThere(path)
+}
+
+/** Another process may have removed it meanwhile. */
+function removeIfThere(path: string): void {
+  try {
+    unlinkSync(path)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+  }
 }
 
 function failureMessage(file: string, backup: string | null, cause: unknown): string {

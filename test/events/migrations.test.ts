@@ -7,13 +7,15 @@ import {
   readdirSync,
   readFileSync,
   statSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
-import { describe, expect, test } from 'vitest'
+import Database from 'better-sqlite3'
+import { describe, expect, onTestFinished, test } from 'vitest'
 import { openDatabase } from '../../src/events/database.ts'
 import type { Migration } from '../../src/events/migration.ts'
-import { shippedMigrations } from '../../src/events/migrations.ts'
+import { migrate, shippedMigrations } from '../../src/events/migrations.ts'
 import { openLedger } from '../../src/ledger.ts'
 import { simulatedHost } from '../../src/host/simulated/host.ts'
 import { runTogether, startChild } from '../support/children.ts'
@@ -35,6 +37,10 @@ const modules = (home: string) =>
   otherClient(home)
     .prepare('SELECT module, version, name FROM schema_migrations ORDER BY version')
     .all()
+const temporaries = (home: string): string[] =>
+  readdirSync(home)
+    .filter((file) => file.endsWith('.tmp'))
+    .toSorted()
 const tables = (home: string) =>
   otherClient(home)
     .prepare(`SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name`)
@@ -109,7 +115,7 @@ describe('a failing migration', () => {
     )
     expect(existsSync(backup)).toBe(true)
     expect(statSync(backup).mode & 0o077).toBe(0)
-    expect(readdirSync(ledger.home).filter((file) => file.endsWith('.tmp'))).toEqual([])
+    expect(temporaries(ledger.home)).toEqual([])
   })
 })
 
@@ -124,6 +130,43 @@ describe('a schema that moved on', () => {
     expect(readdirSync(ledger.home).filter((file) => file.endsWith('.bak'))).toEqual([
       'state.db.premigrate-3.bak',
     ])
+  })
+
+  test('keeps the copy from before it when another process migrates first', async () => {
+    const ledger = openTestLedger()
+    await ledger.createVm({ backend: 'test' })
+    const slow = otherClient(ledger.home)
+    const prepare = slow.prepare.bind(slow)
+    const overtaken = (sql: string) => {
+      if (sql.startsWith('VACUUM')) open(ledger.home, third).close()
+      return prepare(sql)
+    }
+    Object.assign(slow, { prepare: overtaken })
+    migrate(slow, third, now)
+    expect(modules(ledger.home)).toHaveLength(3)
+    const backup = join(ledger.home, 'state.db.premigrate-3.bak')
+    const copy = new Database(backup, { readonly: true })
+    onTestFinished(() => void copy.close())
+    expect(copy.pragma('user_version', { simple: true })).toBe(2)
+    expect(temporaries(ledger.home)).toEqual([])
+  })
+
+  test('removes copies that were never ended an hour after, whatever pid they name', async () => {
+    const ledger = openTestLedger()
+    await ledger.createVm({ backend: 'test' })
+    const left = (name: string, ageMs: number): string => {
+      const file = `state.db.premigrate-${name}.tmp`
+      writeFileSync(join(ledger.home, file), '')
+      const at = new Date(Date.now() - ageMs)
+      utimesSync(join(ledger.home, file), at, at)
+      return file
+    }
+    left('2.bak.4711', 3_700_000)
+    left(`3.bak.${process.pid}`, 3_700_000)
+    const young = left(`3.bak.${process.pid}0`, 60_000)
+    const ours = left('3.bak.1', 0)
+    open(ledger.home, third).close()
+    expect(temporaries(ledger.home)).toEqual([ours, young].toSorted())
   })
 
   test('stops an older program at its next append, and at its next open', async () => {
