@@ -1,6 +1,13 @@
 /** The one door through which events reach the log: fold, decide, append, project; one fsync a turn. */
+import { z } from 'zod'
 import { assert, IllegalTransitionError, LedgerError } from './contract/errors.ts'
-import type { EventMetadata, RecordedEvent, VmEvent, VmEventType } from './contract/events.ts'
+import {
+  type EventMetadata,
+  problemsOf,
+  type RecordedEvent,
+  type VmEvent,
+  type VmEventType,
+} from './contract/events.ts'
 import { type VmId, vmStream } from './contract/ids.ts'
 import { limits } from './contract/limits.ts'
 import type { VmState } from './contract/state.ts'
@@ -18,6 +25,7 @@ export type Draft = {
   readonly data: unknown
   /** A ULID. Recording the same id with the same payload again returns the first record. */
   readonly eventId?: string | undefined
+  /** RFC 3339, UTC, milliseconds; now when left out. */
   readonly occurredAt?: string | undefined
   readonly correlationId?: string | null | undefined
   readonly causationId?: string | null | undefined
@@ -54,6 +62,18 @@ type Done = { readonly again: readonly Pending[]; readonly recorded: readonly Re
 type Decision =
   | { readonly kind: 'append'; readonly item: AppendItem<VmState | null>; readonly next: Versioned }
   | { readonly kind: 'refuse'; readonly error: LedgerError }
+
+const relatedId = z.string().max(256).nullish()
+/** Checked before it is queued: what SQLite cannot bind would fail the records of the whole turn. */
+const envelopeSchema = z.object({
+  eventId: z
+    .string()
+    .regex(/^[0-9A-HJKMNP-TV-Z]{26}$/, 'is not a ULID')
+    .optional(),
+  occurredAt: z.iso.datetime({ precision: 3 }).optional(),
+  correlationId: relatedId,
+  causationId: relatedId,
+})
 
 const cachedStatesMax = 8_192
 const politeMs = 2
@@ -143,12 +163,10 @@ export class Recorder {
   }
 
   #envelope(draft: Draft, occurredAt: string): Prepared {
+    const checked = envelopeSchema.safeParse(draft)
+    if (!checked.success)
+      throw new LedgerError('INVALID_EVENT', `${draft.type}: ${problemsOf(checked.error)}`)
     const { text, data } = encodeData(draft.type, draft.data)
-    if (draft.eventId !== undefined && !/^[0-9A-HJKMNP-TV-Z]{26}$/.test(draft.eventId))
-      throw new LedgerError(
-        'INVALID_EVENT',
-        `event id ${JSON.stringify(draft.eventId)} is not a ULID`,
-      )
     return {
       eventId: draft.eventId ?? this.#options.newId(),
       isIdGiven: draft.eventId !== undefined,

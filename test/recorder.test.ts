@@ -1,7 +1,7 @@
 /** The door to the log: what shares a transaction, who is refused alone, and that no cached state runs ahead. */
 import { once } from 'node:events'
 import { describe, expect, test } from 'vitest'
-import { IllegalTransitionError, LedgerError } from '../src/contract/errors.ts'
+import { IllegalTransitionError, type LedgerError } from '../src/contract/errors.ts'
 import { startChild } from './support/children.ts'
 import { openTestLedger, otherClient, runningVm, temporaryHome } from './support/ledgers.ts'
 
@@ -148,101 +148,6 @@ describe('two ledgers on one home', () => {
     ])
     expect(results.map((r) => r.status).toSorted()).toEqual(['fulfilled', 'rejected'])
     expect(one.verify().ok).toBe(true)
-  })
-})
-
-describe('idempotency', () => {
-  const eventId = '01JZZZZZZZZZZZZZZZZZZZZZZZ'
-  test('the same id with the same payload returns the recorded event', async () => {
-    const ledger = openTestLedger()
-    const vm = await ledger.createVm({ backend: 'test' })
-    const first = await vm.record({ type: 'vm.created', eventId })
-    const again = await vm.record({ type: 'vm.created', eventId })
-    expect(again).toEqual(first)
-    expect(vm.state().phase).toBe('created')
-    await vm.record({ type: 'vm.starting' })
-    expect(await vm.record({ type: 'vm.created', eventId })).toEqual(first)
-    expect(vm.state().phase).toBe('starting')
-  })
-
-  test('twice in one turn is recorded once', async () => {
-    const ledger = openTestLedger()
-    const vm = await ledger.createVm({ backend: 'test' })
-    const before = ledger.head().position
-    const [a, b] = await Promise.all([
-      vm.record({ ...adopt, eventId }),
-      vm.record({ ...adopt, eventId }),
-    ])
-    expect(a).toEqual(b)
-    expect(ledger.head().position).toBe(before + 1)
-    expect(ledger.verify().ok).toBe(true)
-  })
-
-  test('the same id with another payload is a conflict', async () => {
-    const ledger = openTestLedger()
-    const vm = await runningVm(ledger)
-    await vm.record({ type: 'vm.stopping', data: { reason: 'a', by: 'test' }, eventId })
-    await expect(
-      vm.record({ type: 'vm.stopping', data: { reason: 'b', by: 'test' }, eventId }),
-    ).rejects.toMatchObject({ code: 'IDEMPOTENCY_CONFLICT' })
-    await expect(vm.record({ type: 'vm.stopped', eventId: 'short' })).rejects.toMatchObject({
-      code: 'INVALID_EVENT',
-    })
-  })
-})
-
-describe('bad input', () => {
-  test.each([
-    ['an unknown type', { type: 'vm.exploded' }],
-    ['an unknown field', { type: 'vm.created', data: { colour: 'red' } }],
-    ['a missing field', { type: 'resource.acquired', data: { key: 'tap:x' } }],
-    [
-      'a payload over 64 KiB',
-      {
-        type: 'resource.intended',
-        data: {
-          key: 'tap:a',
-          kind: 'tap',
-          name: 'a',
-          step: 'tap_delete',
-          uses: [],
-          spec: { a: 'x'.repeat(70_000) },
-        },
-      },
-    ],
-  ])('%s is refused and changes nothing', async (_, input) => {
-    const ledger = openTestLedger()
-    const vm = await ledger.createVm({ backend: 'test' })
-    const before = ledger.head()
-    await expect(vm.record(input as never)).rejects.toMatchObject({ code: 'INVALID_EVENT' })
-    expect(() => vm.recordSync(input as never)).toThrow(LedgerError)
-    expect(ledger.head()).toEqual(before)
-  })
-
-  test('a failure with a text that is too long is recorded with its beginning', async () => {
-    const ledger = openTestLedger()
-    const vm = await ledger.createVm({ backend: 'test' })
-    const error = { code: 'X', message: 'because '.repeat(9_000) }
-    await vm.record({ type: 'vm.create_failed', data: { error } })
-    expect(vm.state().context.lastError).toHaveLength(8_000)
-  })
-
-  test('a config over 64 KiB is refused', async () => {
-    const ledger = openTestLedger()
-    await expect(
-      ledger.createVm({ backend: 'test', config: { a: 'x'.repeat(70_000) } }),
-    ).rejects.toMatchObject({ code: 'INVALID_EVENT' })
-    expect(ledger.head().position).toBe(0)
-  })
-
-  test('a taken id is VM_EXISTS, an unknown one VM_NOT_FOUND, a bad one INVALID_ID', async () => {
-    const ledger = openTestLedger()
-    await ledger.createVm({ id: 'web-1', backend: 'test' })
-    await expect(ledger.createVm({ id: 'web-1', backend: 'test' })).rejects.toMatchObject({
-      code: 'VM_EXISTS',
-    })
-    expect(() => ledger.vm('web-2')).toThrow(expect.objectContaining({ code: 'VM_NOT_FOUND' }))
-    expect(() => ledger.vm('../web')).toThrow(expect.objectContaining({ code: 'INVALID_ID' }))
   })
 })
 
