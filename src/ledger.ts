@@ -406,6 +406,9 @@ function makeFolders(home: string): void {
   const owner: Stats = statSync(home)
   for (const folder of homeFolders) {
     const path = join(home, folder)
+    const found = statSync(path, { throwIfNoEntry: false })
+    if (found?.isDirectory() === false)
+      throw new LedgerError('IO_ERROR', `${path} is not a directory; move it away and try again`)
     if (mkdirSync(path, { recursive: true, mode: 0o700 }) !== undefined) giveTo(path, owner)
   }
 }

@@ -1,5 +1,6 @@
 /** `vmledger gc [VM...]`: one pass; what is proven dead is given back, the rest is kept and said why. */
 import type { Command } from 'commander'
+import { vmId } from '../contract/ids.ts'
 import type { ReconcileReport } from '../report.ts'
 import { exitCodes } from './errors.ts'
 import { withLedger } from './open.ts'
@@ -13,12 +14,15 @@ type GcOptions = SharedOptions & { readonly dryRun?: boolean; readonly forceRunn
 export function addGc(program: Command): void {
   program
     .command('gc')
-    .argument('[vms...]', 'only these; all that are not cleaned when left out')
+    .argument('[vms...]', 'only these; all that are not cleaned when left out', addVmId)
     .description('give back what is proven dead; what lives or cannot be told is kept')
     .option('--dry-run', 'say what would be done, and do nothing')
     .option('--force-running', 'end VMMs that live, too')
     .action((vms: string[], _own: unknown, command: Command) => gc(vms, command.optsWithGlobals()))
 }
+
+/** An id that is none is refused before any home is looked at. */
+const addVmId = (text: string, before: readonly string[] = []): string[] => [...before, vmId(text)]
 
 async function gc(vms: readonly string[], options: GcOptions): Promise<void> {
   const { dryRun = false, forceRunning = false, json = false } = options

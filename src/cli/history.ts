@@ -1,6 +1,7 @@
 /** `vmledger history VM`: its events in order, also after it was removed. */
 import type { Command } from 'commander'
 import type { RecordedEvent } from '../contract/events.ts'
+import { vmId } from '../contract/ids.ts'
 import type { Ledger } from '../ledger.ts'
 import { exitCodes } from './errors.ts'
 import { withLedger } from './open.ts'
@@ -15,7 +16,7 @@ type HistoryOptions = SharedOptions & { readonly follow?: boolean }
 export function addHistory(program: Command): void {
   program
     .command('history')
-    .argument('<vm>', 'its id')
+    .argument('<vm>', 'its id', vmId)
     .description('print the events of one VM in order, also after it was removed')
     .option('--follow', 'wait for more, until Ctrl-C')
     .action((vm: string, _own: unknown, command: Command) => history(vm, command.optsWithGlobals()))
@@ -25,7 +26,7 @@ async function history(vm: string, options: HistoryOptions): Promise<void> {
   await withLedger(options, 'read', (ledger) => printEvents(ledger, vm, options))
 }
 
-async function printEvents(ledger: Ledger, vmId: string, options: HistoryOptions): Promise<void> {
+async function printEvents(ledger: Ledger, vm: string, options: HistoryOptions): Promise<void> {
   const stop = new AbortController()
   const { follow = false, json = false } = options
   if (follow)
@@ -35,7 +36,7 @@ async function printEvents(ledger: Ledger, vmId: string, options: HistoryOptions
     })
   whenNobodyReads(() => stop.abort())
   let heading = ''
-  for await (const event of ledger.events({ vmId, follow, signal: stop.signal })) {
+  for await (const event of ledger.events({ vmId: vm, follow, signal: stop.signal })) {
     if (stop.signal.aborted) return
     if (json) printJson(lineOf(event))
     else heading = printEvent(event, heading)

@@ -2,6 +2,7 @@
 import { type Command, InvalidArgumentError } from 'commander'
 import { z } from 'zod'
 import { LedgerError } from '../contract/errors.ts'
+import { vmId } from '../contract/ids.ts'
 import type { Ledger } from '../ledger.ts'
 import type { ReplayStep, ReplayUntil } from '../replay.ts'
 import { exitCodes } from './errors.ts'
@@ -23,7 +24,7 @@ type ReplayOptions = SharedOptions & {
 export function addReplay(program: Command): void {
   program
     .command('replay')
-    .argument('[vm]', 'its id; all VMs when left out')
+    .argument('[vm]', 'its id; all VMs when left out', vmId)
     .description(
       'fold the history again: the phase after each event of a VM, or a line for each VM',
     )

@@ -1,5 +1,6 @@
 /** `vmledger show VM`: one VM as it is now, who lives, and what may happen next. */
 import type { Command } from 'commander'
+import { vmId } from '../contract/ids.ts'
 import type { HeldResource, VmState } from '../contract/state.ts'
 import { type Outlook, outlook, type Seen } from '../outlook.ts'
 import { allowedTypes } from '../machines/fold.ts'
@@ -20,7 +21,7 @@ type Shown = {
 export function addShow(program: Command): void {
   program
     .command('show')
-    .argument('<vm>', 'its id')
+    .argument('<vm>', 'its id', vmId)
     .description('show one VM: what it holds, who lives, what may happen next, why it is kept')
     .action((vm: string, _own: unknown, command: Command) => show(vm, command.optsWithGlobals()))
 }

@@ -2,7 +2,6 @@
 import {
   chmodSync,
   closeSync,
-  existsSync,
   mkdirSync,
   openSync,
   type Stats,
@@ -94,13 +93,29 @@ function requireSqlite(db: Database.Database): void {
   )
 }
 
-/** That a ledger was ever opened here. @throws LedgerError NO_HOME, PERMISSION_DENIED where nobody can tell */
+/**
+ * That a ledger was ever opened here; a file that holds nothing was only begun.
+ * @throws LedgerError NO_HOME, CORRUPT_DATABASE, PERMISSION_DENIED where nobody can tell
+ */
 export function assertHome(file: string): void {
+  if ((sizeOf(file) ?? 0) === 0) throw noHome(file)
+}
+
+/** null where there is nothing. Asked before SQLite opens it: to open a FIFO is to wait for ever. */
+function sizeOf(file: string): number | null {
+  let stats: Stats | undefined
   try {
-    if (statSync(file, { throwIfNoEntry: false }) === undefined) throw noHome(file)
+    stats = statSync(file, { throwIfNoEntry: false })
   } catch (error) {
-    throw error instanceof LedgerError ? error : asDenied(error, dirname(file))
+    throw asDenied(error, dirname(file))
   }
+  if (stats === undefined) return null
+  if (stats.isFile()) return stats.size
+  const what = stats.isDirectory() ? 'a directory' : 'a pipe, socket or device'
+  throw new LedgerError(
+    'CORRUPT_DATABASE',
+    `${file} is ${what} where the ledger's file should be; move it away, and restore a copy if there was one`,
+  )
 }
 
 /** A reader takes only today's schema, and leaves migrating to writers. */
@@ -165,7 +180,7 @@ function makeHome(home: string): Stats {
 
 /** Only ever creates: a descriptor of an existing database, when closed, drops SQLite's own locks on it. */
 function createFile(file: string, owner: Stats): void {
-  if (existsSync(file)) return
+  if (sizeOf(file) !== null) return
   try {
     closeSync(openSync(file, 'wx', 0o600))
     chmodSync(file, 0o600)

@@ -1,8 +1,21 @@
 // Every exit code, each with one clear line on stderr and never a stack trace.
-import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { exitCodeOf } from '../../src/cli/gc.ts'
+import { simulatedHost } from '../../src/host/simulated/host.ts'
+import { openLedger } from '../../src/ledger.ts'
 import type { FailedStep, ReconcileReport } from '../../src/report.ts'
 import { otherClient } from '../support/ledgers.ts'
 import {
@@ -118,6 +131,17 @@ describe('64, usage', () => {
     }
   })
 
+  test.each([['show'], ['history'], ['replay'], ['gc', 'good'], ['gc', '--dry-run']])(
+    '%s of what is no id, before any home is looked at',
+    async (...args) => {
+      const home = join(temporaryDirectory(), 'home')
+      const ended = await runCli([...args, '../x', '--json'], { home })
+      expect(ended.code).toBe(64)
+      expectOneLine(ended)
+      expect(jsonLines(ended)).toMatchObject([{ error: { code: 'INVALID_ID' } }])
+    },
+  )
+
   test('no command at all: the help, on stderr', async () => {
     const ended = await runCli([])
     expect(ended).toMatchObject({ code: 64, stdout: '' })
@@ -151,7 +175,10 @@ describe('66, no such VM or home', () => {
     mkdirSync(join(directory, 'begun'))
     writeFileSync(join(directory, 'begun', 'state.db'), '')
     for (const name of ['file', 'begun'])
-      expect(await runCli(['list'], { home: join(directory, name) })).toMatchObject({ code: 66 })
+      for (const args of [['list'], ['gc'], ['replay', '--rebuild']])
+        expect(await runCli(args, { home: join(directory, name) })).toMatchObject({ code: 66 })
+    expect(readdirSync(join(directory, 'begun'))).toEqual(['state.db'])
+    expect(statSync(join(directory, 'begun', 'state.db')).size).toBe(0)
   })
 
   test.each([['show'], ['history'], ['replay'], ['gc']])('%s of an unknown VM', async (command) => {
@@ -163,6 +190,23 @@ describe('66, no such VM or home', () => {
 })
 
 describe('65, corrupt or diverged', () => {
+  test.each([
+    ['a directory', (path: string) => mkdirSync(path)],
+    ['a pipe', (path: string) => execFileSync('mkfifo', [path])],
+  ])('%s where the file should be', async (what, make) => {
+    const home = temporaryDirectory()
+    make(join(home, 'state.db'))
+    for (const args of [['list'], ['gc'], ['replay', '--verify']]) {
+      const ended = await runCli(args, { home })
+      expect(ended.code).toBe(65)
+      expect(ended.stderr).toContain(`state.db is ${what}`)
+      expectOneLine(ended)
+    }
+    expect(() => openLedger({ home, host: simulatedHost() })).toThrow(
+      expect.objectContaining({ code: 'CORRUPT_DATABASE' }),
+    )
+  })
+
   test('a file that is no database', async () => {
     const home = temporaryDirectory()
     writeFileSync(
@@ -293,6 +337,17 @@ describe('3, 4 and 75', () => {
 })
 
 describe('1, failure', () => {
+  test('a file where a folder of the home should be', async () => {
+    const machine = await populated()
+    rmdirSync(join(machine.home, 'trash'))
+    writeFileSync(join(machine.home, 'trash'), '')
+    const ended = await runCli(['gc', '--json'], { machine })
+    expect(ended.code).toBe(1)
+    expect(ended.stderr).toContain(`${join(machine.home, 'trash')} is not a directory`)
+    expectOneLine(ended)
+    expect(jsonLines(ended)).toMatchObject([{ error: { code: 'IO_ERROR' } }])
+  })
+
   test('a database of a newer version says so', async () => {
     const machine = await populated()
     otherClient(machine.home).pragma('user_version = 99')
