@@ -29,12 +29,12 @@ export function draftOf(
   self: ProcessIdentity,
   secrets: Set<string>,
 ): Draft {
-  const said = { ...defaultsOf(type, state, self), ...data }
-  const clean = Object.entries(said).map(([name, value]) => [
+  const clean = Object.entries(data ?? {}).map(([name, value]) => [
     name,
     redactField(name, value, secrets),
   ])
-  return { ...envelope, type, data: Object.fromEntries(clean) }
+  const defaults = defaultsOf(type, state, self)
+  return { ...envelope, type, data: Object.fromEntries(clean), defaults }
 }
 
 /** The intent of `resource`, with its step, all that it uses, and no secret. @internal */
@@ -62,12 +62,12 @@ function defaultsOf(
   type: VmEventType,
   state: () => VmState,
   self: ProcessIdentity,
-): Record<string, unknown> {
+): Record<string, unknown> | undefined {
   if (type === 'vm.adopted') return { owner: self }
   if (type === 'vm.running') return { process: state().context.process }
   if (type === 'vm.stopping') return { reason: '', by: 'supervisor' }
   if (type === 'vm.stopped') return { exitCode: null, signal: null }
-  return {}
+  return undefined
 }
 
 /** Free text is for people and may be redacted hard; keys, names and identities must stay what they are. */

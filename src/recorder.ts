@@ -23,6 +23,8 @@ import { Patience } from './patience.ts'
 export type Draft = {
   readonly type: VmEventType
   readonly data: unknown
+  /** What counts where `data` is silent. A repeated id takes it from its first record instead. */
+  readonly defaults?: Readonly<Record<string, unknown>> | undefined
   /** A ULID. Recording the same id with the same payload again returns the first record. */
   readonly eventId?: string | undefined
   /** RFC 3339, UTC, milliseconds; now when left out. */
@@ -166,7 +168,7 @@ export class Recorder {
     const checked = envelopeSchema.safeParse(draft)
     if (!checked.success)
       throw new LedgerError('INVALID_EVENT', `${draft.type}: ${problemsOf(checked.error)}`)
-    const { text, data } = encodeData(draft.type, draft.data)
+    const { text, data } = encodeData(draft.type, this.#dataOf(draft))
     return {
       eventId: draft.eventId ?? this.#options.newId(),
       isIdGiven: draft.eventId !== undefined,
@@ -176,6 +178,12 @@ export class Recorder {
       metadata: this.#metadataOf(draft),
       occurredAt: draft.occurredAt ?? occurredAt,
     }
+  }
+
+  #dataOf({ type, data, defaults, eventId }: Draft): unknown {
+    if (defaults === undefined) return data
+    const before = eventId === undefined ? null : this.#options.log.findEvent(eventId)
+    return { ...(before?.type === type ? before.data : defaults), ...(data as object) }
   }
 
   #metadataOf({ correlationId = null, causationId = null }: Draft): EventMetadata {

@@ -40,6 +40,23 @@ describe('idempotency', () => {
       vm.record({ type: 'vm.stopping', data: { reason: 'b', by: 'test' }, eventId }),
     ).rejects.toMatchObject({ code: 'IDEMPOTENCY_CONFLICT' })
   })
+
+  test('a repeated id is compared by what its caller said, not by what is filled in', async () => {
+    const ledger = openTestLedger()
+    const vm = await ledger.createVm({ backend: 'test' })
+    await vm.record({ type: 'vm.created' })
+    await vm.record({ type: 'vm.starting' })
+    const child = await vm.spawn('sleep', ['60'])
+    const running = await vm.record({ type: 'vm.running', eventId })
+    expect(running.data).toMatchObject({ process: { pid: child.pid } })
+    await vm.stop()
+    expect(vm.state().context.process).toBeNull()
+    expect(await vm.record({ type: 'vm.running', eventId })).toEqual(running)
+    await expect(
+      vm.record({ type: 'vm.running', data: { process: null }, eventId }),
+    ).rejects.toMatchObject({ code: 'IDEMPOTENCY_CONFLICT' })
+    expect(ledger.verify().ok).toBe(true)
+  })
 })
 
 describe('bad input', () => {
