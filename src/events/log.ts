@@ -10,7 +10,7 @@ import {
 import { chainHash, genesis } from './chain.ts'
 import { decode } from './codec.ts'
 import type { EventRow } from './schema.ts'
-import { explain, isBusy, isConstraint } from './sqlite-errors.ts'
+import { explain, explained, isBusy, isConstraint } from './sqlite-errors.ts'
 
 /** An event as it is about to be written: `text` is the JSON of `data`. */
 export type NewEvent = {
@@ -350,12 +350,4 @@ function headAfter(events: readonly RecordedEvent[]): Head {
   const last = events.at(-1)
   assert(last !== undefined, 'an item has events')
   return { position: last.position, hash: Buffer.from(last.hash, 'hex') }
-}
-
-function explained<T>(db: Database.Database, read: () => T): T {
-  try {
-    return read()
-  } catch (error) {
-    throw explain(error, db.name)
-  }
 }

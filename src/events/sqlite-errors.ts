@@ -24,6 +24,11 @@ const meanings: readonly (readonly [RegExp, ErrorCode, string])[] = [
     'PERMISSION_DENIED',
     'it cannot be opened or written by this user',
   ],
+  [
+    /^SQLITE_ERROR: no such (table|column)/,
+    'CORRUPT_DATABASE',
+    'a table is missing or damaged; run `vmledger replay --rebuild`, or restore a copy where that does not help',
+  ],
   [/^SQLITE_CONSTRAINT/, 'CONSTRAINT', 'a constraint of the ledger refuses it'],
 ]
 
@@ -36,7 +41,7 @@ export const isConstraint = (error: unknown): boolean =>
 /** `error` as a LedgerError if SQLite threw it, else as it is. */
 export function explain(error: unknown, file: string): unknown {
   if (!(error instanceof Database.SqliteError)) return error
-  const meaning = meanings.find(([pattern]) => pattern.test(error.code))
+  const meaning = meanings.find(([pattern]) => pattern.test(`${error.code}: ${error.message}`))
   if (meaning === undefined)
     return new LedgerError('IO_ERROR', `${file}: ${error.message} (${error.code})`, {
       cause: error,
@@ -44,4 +49,13 @@ export function explain(error: unknown, file: string): unknown {
   return new LedgerError(meaning[1], `${file}: ${meaning[2]} (${error.code}: ${error.message})`, {
     cause: error,
   })
+}
+
+/** What `work` gives, or what went wrong in our words. */
+export function explained<T>(db: Database.Database, work: () => T): T {
+  try {
+    return work()
+  } catch (thrown) {
+    throw explain(thrown, db.name)
+  }
 }

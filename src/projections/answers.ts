@@ -34,6 +34,7 @@ export type FindingKind =
   | 'row_differs'
   | 'row_missing'
   | 'row_unexpected'
+  | 'table_missing'
   | 'head_differs'
 
 /** One place where the database does not say what its history says. */

@@ -21,16 +21,21 @@ export function createProjector(
   db: Database.Database,
   nameOf: (table: string) => string = (table) => table,
 ): Apply {
-  const writers = projections.map((projection) =>
-    createWriter(db, projection, nameOf(projection.table)),
-  )
+  // Not before there is something to write: a ledger whose table is gone must open, to be told of and
+  // rebuilt. All at once then, so that the first event is refused, whichever table it is.
+  let writers: readonly Writer[] | null = null
   return (event, after, isNewest) => {
     const vmId = vmOfStream(event.streamId)
     if (vmId === null || after === null) return
+    writers ??= projections.map((projection) =>
+      createWriter(db, projection, nameOf(projection.table)),
+    )
     for (const { write, newestOnly } of writers)
       if (isNewest || !newestOnly) write(event, vmId, after)
   }
 }
+
+type Writer = ReturnType<typeof createWriter>
 
 function createWriter(db: Database.Database, projection: Projection, table: string) {
   const put = db.prepare(putSql(projection, table))

@@ -4,6 +4,7 @@ import { asc, desc, eq } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/better-sqlite3'
 import type { Phase } from '../contract/phases.ts'
 import { events } from '../events/schema.ts'
+import { explained } from '../events/sqlite-errors.ts'
 import type { VmSummary } from './answers.ts'
 import { subnetAllocationsTable, vmsTable } from './schema.ts'
 
@@ -14,27 +15,33 @@ export function createQueries(db: Database.Database) {
   return {
     /** Newest first. */
     listVms: (phase: Phase | null): VmSummary[] =>
-      orm
-        .select()
-        .from(vmsTable)
-        .where(phase === null ? undefined : eq(vmsTable.phase, phase))
-        .orderBy(desc(vmsTable.createdAt), asc(vmsTable.id))
-        .all()
-        .map(toSummary),
+      explained(db, () =>
+        orm
+          .select()
+          .from(vmsTable)
+          .where(phase === null ? undefined : eq(vmsTable.phase, phase))
+          .orderBy(desc(vmsTable.createdAt), asc(vmsTable.id))
+          .all()
+          .map(toSummary),
+      ),
     /** From the log itself, newest first. */
     removals: (): { streamId: string; recordedAt: string }[] =>
-      orm
-        .select({ streamId: events.streamId, recordedAt: events.recordedAt })
-        .from(events)
-        .where(eq(events.type, 'vm.removed'))
-        .orderBy(desc(events.position))
-        .all(),
+      explained(db, () =>
+        orm
+          .select({ streamId: events.streamId, recordedAt: events.recordedAt })
+          .from(events)
+          .where(eq(events.type, 'vm.removed'))
+          .orderBy(desc(events.position))
+          .all(),
+      ),
     takenOctets: (): number[] =>
-      orm
-        .select({ octet: subnetAllocationsTable.octet })
-        .from(subnetAllocationsTable)
-        .all()
-        .map((row) => row.octet),
+      explained(db, () =>
+        orm
+          .select({ octet: subnetAllocationsTable.octet })
+          .from(subnetAllocationsTable)
+          .all()
+          .map((row) => row.octet),
+      ),
   }
 }
 

@@ -1,10 +1,11 @@
 /** Rebuilds every projection from the log into shadow tables while others go on writing, then swaps. */
-import type Database from 'better-sqlite3'
-import { LedgerError } from '../contract/errors.ts'
+import Database from 'better-sqlite3'
+import { assert, LedgerError } from '../contract/errors.ts'
 import type { RecordedEvent, VmEvent } from '../contract/events.ts'
 import { limits } from '../contract/limits.ts'
 import { vmOfStream } from '../contract/ids.ts'
 import type { VmState } from '../contract/state.ts'
+import { shippedMigrations } from '../events/migrations.ts'
 import { explain } from '../events/sqlite-errors.ts'
 import { retryWhileBusy } from '../events/wait.ts'
 import type { RebuildResult } from './answers.ts'
@@ -83,13 +84,30 @@ export function foldInto(
 function createShadows(db: Database.Database): number {
   for (const { table } of projections) {
     db.exec(`DROP TABLE IF EXISTS "${shadow(table)}"`)
-    const sql = db
-      .prepare('SELECT sql FROM sqlite_schema WHERE name = ?')
-      .pluck()
-      .get(table) as string
+    const sql = tableSql(db, table) ?? shippedSql(table)
     db.exec(sql.replace(/^CREATE TABLE ("?)\w+\1/, `CREATE TABLE "${shadow(table)}"`))
   }
   return schemaVersionOf(db)
+}
+
+/** As it was made, or null for a table that is not there. */
+export const tableSql = (db: Database.Database, table: string): string | null =>
+  (db
+    .prepare(`SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?`)
+    .pluck()
+    .get(table) as string | undefined) ?? null
+
+/** As the migrations of this version make it. */
+function shippedSql(table: string): string {
+  const db = new Database(':memory:')
+  try {
+    for (const { sql } of shippedMigrations('ledger')) db.exec(sql)
+    const sql = tableSql(db, table)
+    assert(sql !== null, `a migration makes ${table}`)
+    return sql
+  } finally {
+    db.close()
+  }
 }
 
 function swap(db: Database.Database, schema: number, catchUp: () => void): void {
@@ -99,7 +117,7 @@ function swap(db: Database.Database, schema: number, catchUp: () => void): void 
     ours(db, schema, () => {
       catchUp()
       for (const { table } of projections) {
-        db.exec(`DROP TABLE "${table}"`)
+        db.exec(`DROP TABLE IF EXISTS "${table}"`)
         db.exec(`ALTER TABLE "${shadow(table)}" RENAME TO "${table}"`)
       }
     })

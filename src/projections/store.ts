@@ -6,7 +6,7 @@ import { identify, type IdentityOptions } from '../events/identity.ts'
 import { type Log, openLog } from '../events/log.ts'
 import type { Migration } from '../events/migration.ts'
 import { targetVersion } from '../events/migrations.ts'
-import { explain } from '../events/sqlite-errors.ts'
+import { explain, explained } from '../events/sqlite-errors.ts'
 import type { RebuildResult, Verification } from './answers.ts'
 import { createProjector } from './projector.ts'
 import { createQueries, type Queries } from './queries.ts'
@@ -38,7 +38,8 @@ export function openStore(options: StoreOptions): Store {
       ledgerId,
       log,
       queries: createQueries(db),
-      verify: (what) => verify(db, (after, limit) => log.rowsAfter(after, limit), what),
+      verify: (what) =>
+        explained(db, () => verify(db, (after, limit) => log.rowsAfter(after, limit), what)),
       rebuild: (absent, fold) => rebuildProjections(db, log, absent, fold),
       isOpen: () => db.open,
       close: () => void db.close(),

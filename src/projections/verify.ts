@@ -10,7 +10,7 @@ import type { EventRow } from '../events/schema.ts'
 import type { Finding, FindingKind, Verification } from './answers.ts'
 import type { Projection, Row } from './projection.ts'
 import { projections } from './projector.ts'
-import { type Fold, foldInto } from './rebuild.ts'
+import { type Fold, foldInto, tableSql } from './rebuild.ts'
 
 export type VerifyOptions = {
   readonly expectHead: { readonly position: number; readonly hash: string } | null
@@ -216,12 +216,14 @@ class RowsCheck {
   constructor(db: Database.Database, report: Report) {
     this.#db = db
     this.#report = report
-    this.#tables = projections.map((projection) => ({
-      projection,
-      read: db.prepare(readSql(projection)),
-      rows: new Map<string, Row>(),
-      seen: 0,
-    }))
+    this.#tables = projections
+      .filter((projection) => this.#isThere(projection))
+      .map((projection) => ({
+        projection,
+        read: db.prepare(readSql(projection)),
+        rows: new Map<string, Row>(),
+        seen: 0,
+      }))
   }
 
   expect(event: RecordedEvent, vmId: string, after: VmState): void {
@@ -240,6 +242,12 @@ class RowsCheck {
       for (const row of table.rows.values()) this.#compare(table, row, null)
       if (this.#count(table) > table.seen) this.#reportUnexpected(table)
     }
+  }
+
+  #isThere({ table }: Projection): boolean {
+    if (tableSql(this.#db, table) !== null) return true
+    this.#report({ kind: 'table_missing', table })
+    return false
   }
 
   #compare(table: TableCheck, expected: Row, position: number | null): void {

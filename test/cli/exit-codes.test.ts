@@ -233,6 +233,50 @@ describe('65, corrupt or diverged', () => {
     expect(await runCli(['replay', '--verify'], { machine })).toMatchObject({ code: 0 })
   })
 
+  test.each(['vms', 'vm_lifecycle', 'subnet_allocations'])(
+    'a table %s that is gone is found, named, and made anew by --rebuild',
+    async (table) => {
+      const machine = await populated()
+      const before = await runCli(['list', '--json'], { machine })
+      const shown = await runCli(['show', 'runs', '--json'], { machine })
+      otherClient(machine.home).exec(`DROP TABLE ${table}`)
+      const verified = await runCli(['replay', '--verify'], { machine })
+      expect(verified.code).toBe(65)
+      expect(verified.stdout).toMatch(new RegExp(`^table_missing: ${table}\n1 finding in`))
+      // From the log alone.
+      expect(await runCli(['show', 'runs', '--json'], { machine })).toEqual(shown)
+      const cleaned = await runCli(['gc', 'half'], { machine })
+      expect(cleaned.code).toBe(65)
+      expect(cleaned.stderr).toContain('run `vmledger replay --rebuild`')
+      expect(machine.world.standing().map(({ name }) => name)).toContain('tap-half')
+      expect(await runCli(['replay', '--rebuild'], { machine })).toMatchObject({ code: 0 })
+      expect(await runCli(['replay', '--verify'], { machine })).toMatchObject({ code: 0 })
+      expect(await runCli(['list', '--json'], { machine })).toEqual(before)
+      expect(await runCli(['gc', 'half'], { machine })).toMatchObject({ code: 0 })
+    },
+  )
+
+  test('a table that is gone cannot be listed, and that says how to mend it', async () => {
+    const machine = await populated()
+    otherClient(machine.home).exec('DROP TABLE vms')
+    for (const args of [['list'], ['gc'], ['replay']]) {
+      const ended = await runCli(args, { machine })
+      expect(ended.code).toBe(65)
+      expect(ended.stderr).toContain('run `vmledger replay --rebuild`')
+      expectOneLine(ended)
+    }
+  })
+
+  test.each(['events', 'ledger'])('a table %s that is gone', async (table) => {
+    const machine = await populated()
+    otherClient(machine.home).exec(`DROP TRIGGER events_never_leave; DROP TABLE ${table}`)
+    for (const args of [['list'], ['replay', '--verify'], ['replay', '--rebuild']]) {
+      const ended = await runCli(args, { machine })
+      expect(ended.code).toBe(65)
+      expectOneLine(ended)
+    }
+  })
+
   test('an event that cannot be read', async () => {
     const machine = await populated()
     const db = otherClient(machine.home)
