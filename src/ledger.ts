@@ -28,7 +28,7 @@ import { defaultHome } from './home.ts'
 import { forgetCleaned } from './lock-files.ts'
 import { idFactory, random } from './new-id.ts'
 import { type ReconcileDependencies, type ReconcileOptions, reconcileVm } from './reconcile.ts'
-import { Recorder } from './recorder.ts'
+import { closedError, Recorder } from './recorder.ts'
 import { removedVms } from './removed.ts'
 import { type ReplayStep, replayStream, type ReplayUntil } from './replay.ts'
 import type { ReconcileReason, ReconcileReport } from './report.ts'
@@ -107,7 +107,8 @@ const trashMs = 2_000
 const homeFolders = ['vms', 'trash', 'locks', 'logs'] as const
 
 /**
- * Opens the ledger at `home`, making it on first use.
+ * Opens the ledger at `home`, making it on first use. What is queued when the process exits is written
+ * then, unless others keep the ledger locked for 1 s: nobody is left to tell, so that is lost quietly.
  * @throws LedgerError NO_HOME (readonly), WRONG_OWNER, WRONG_MACHINE, NEWER_SCHEMA, MIGRATION_FAILED, CORRUPT_DATABASE, BUSY ...
  */
 export function openLedger(options: LedgerOptions = {}): Ledger {
@@ -118,7 +119,7 @@ export class Ledger {
   readonly home: string
   readonly id: string
   readonly host: Host
-  readonly #store: Store
+  readonly #opened: Store
   readonly #recorder: Recorder
   readonly #clock: Clock
   readonly #newId: () => string
@@ -129,7 +130,6 @@ export class Ledger {
   /** What the listeners are being told, in order. */
   #unheard: (readonly RecordedEvent[])[] = []
   readonly #secrets = new Map<VmId, Set<string>>()
-  readonly #onExit = (): void => this.#recorder.flushSync(limits.busySyncMsMax)
 
   constructor(options: LedgerOptions) {
     this.home = resolve(options.home ?? defaultHome())
@@ -141,7 +141,7 @@ export class Ledger {
     this.#isReadonly = options.readonly ?? false
     checkPool(this.#subnetPool)
     const self = this.host.self()
-    this.#store = openStore({
+    this.#opened = openStore({
       file: join(this.home, 'state.db'),
       migrations: options.migrations ?? shippedMigrations('ledger'),
       readonly: this.#isReadonly,
@@ -164,7 +164,7 @@ export class Ledger {
       },
       onRecorded: (events) => this.#publish(events),
     })
-    process.once('exit', this.#onExit)
+    flushAtExit(this.#recorder)
   }
 
   /**
@@ -294,13 +294,19 @@ export class Ledger {
 
   /** Writes what is queued and closes the database. */
   close(): void {
-    process.off('exit', this.#onExit)
-    if (!this.#store.isOpen()) return
+    if (!this.#opened.isOpen()) return
+    forgetAtExit(this.#recorder)
     try {
       this.#recorder.close()
     } finally {
-      this.#store.close()
+      this.#opened.close()
     }
+  }
+
+  /** @throws LedgerError CLOSED */
+  get #store(): Store {
+    if (this.#opened.isOpen()) return this.#opened
+    throw closedError()
   }
 
   /** What cleanups that were killed left of themselves. */
@@ -398,6 +404,29 @@ export class Ledger {
           'LedgerWarning',
         )
       }
+    }
+  }
+}
+
+/** One listener for all that are open: of an emitter's eleventh Node warns. */
+const openRecorders = new Set<Recorder>()
+
+function flushAtExit(recorder: Recorder): void {
+  if (openRecorders.size === 0) process.on('exit', flushAll)
+  openRecorders.add(recorder)
+}
+
+function forgetAtExit(recorder: Recorder): void {
+  openRecorders.delete(recorder)
+  if (openRecorders.size === 0) process.off('exit', flushAll)
+}
+
+function flushAll(): void {
+  for (const recorder of openRecorders) {
+    try {
+      recorder.flushSync(limits.busySyncMsMax)
+    } catch {
+      // What is thrown here would change the exit code and keep the other ledgers from being written.
     }
   }
 }

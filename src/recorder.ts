@@ -404,4 +404,4 @@ function refusalError(vmId: VmId, state: VmState, event: VmEvent): LedgerError {
   return new IllegalTransitionError(vmId, state.phase, event.type, refusal(state, event))
 }
 
-const closedError = (): LedgerError => new LedgerError('CLOSED', 'the ledger is closed')
+export const closedError = (): LedgerError => new LedgerError('CLOSED', 'the ledger is closed')

@@ -1,6 +1,8 @@
 /** The door to the log: what shares a transaction, who is refused alone, and that no cached state runs ahead. */
+import { fork } from 'node:child_process'
 import { once } from 'node:events'
-import { describe, expect, test } from 'vitest'
+import { join } from 'node:path'
+import { describe, expect, onTestFinished, test } from 'vitest'
 import { IllegalTransitionError, type LedgerError } from '../src/contract/errors.ts'
 import { startChild } from './support/children.ts'
 import { openTestLedger, otherClient, runningVm, temporaryHome } from './support/ledgers.ts'
@@ -90,16 +92,61 @@ describe('group commit', () => {
     expect((await last).type).toBe('vm.created')
     await expect(vm.record(adopt)).rejects.toMatchObject({ code: 'CLOSED' })
   })
+
+  test('after close() every question is refused as CLOSED', async () => {
+    const ledger = openTestLedger()
+    const vm = await ledger.createVm({ backend: 'test' })
+    ledger.close()
+    const closed = expect.objectContaining({ name: 'LedgerError', code: 'CLOSED' })
+    for (const ask of [
+      () => ledger.list({ removed: true }),
+      () => ledger.head(),
+      () => ledger.verify(),
+      () => ledger.rebuildProjections(),
+      () => ledger.replay(vm.id),
+      () => vm.state(),
+    ])
+      expect(ask).toThrow(closed)
+    await expect(ledger.events().next()).rejects.toEqual(closed)
+    await expect(ledger.reconcile()).rejects.toEqual(closed)
+  })
 })
 
-test('process.exit writes what is queued first', async () => {
-  const home = temporaryHome()
-  const child = startChild('exits.mjs', [home])
-  await child.next()
-  const ended = once(child.process, 'exit')
-  child.send({ go: true })
-  expect((await ended)[0]).toBe(7)
-  expect(openTestLedger({ home }).vm('vm-exiting0').state().phase).toBe('running')
+describe('the end of the process', () => {
+  test('writes what is queued first', async () => {
+    const home = temporaryHome()
+    const child = startChild('exits.mjs', [home])
+    await child.next()
+    const ended = once(child.process, 'exit')
+    child.send({ go: true })
+    expect((await ended)[0]).toBe(7)
+    expect(openTestLedger({ home }).vm('vm-exiting0').state().phase).toBe('running')
+  })
+
+  test('says nothing of what a busy writer keeps out, and keeps its exit code', async () => {
+    const home = temporaryHome()
+    const file = join(import.meta.dirname, 'children', 'exits.mjs')
+    const child = fork(file, [home], { silent: true })
+    onTestFinished(() => void child.kill('SIGKILL'))
+    const said = child.stderr?.setEncoding('utf8').toArray()
+    await once(child, 'message')
+    const blocker = otherClient(home)
+    blocker.exec('BEGIN IMMEDIATE')
+    const ended = once(child, 'exit')
+    child.send({ go: true })
+    expect((await ended)[0]).toBe(7)
+    expect(await said).toEqual([])
+    blocker.exec('ROLLBACK')
+    expect(openTestLedger({ home }).vm('vm-exiting0').state().phase).toBe('creating')
+  })
+
+  test('is listened for once, however many ledgers are open', () => {
+    const before = process.listenerCount('exit')
+    const ledgers = Array.from({ length: 12 }, () => openTestLedger())
+    expect(process.listenerCount('exit')).toBe(before + 1)
+    for (const ledger of ledgers) ledger.close()
+    expect(process.listenerCount('exit')).toBe(before)
+  })
 })
 
 describe('a transaction that is gone', () => {
