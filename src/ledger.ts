@@ -173,22 +173,26 @@ export class Ledger {
    */
   async createVm(options: CreateVmOptions): Promise<Vm> {
     const id = parseVmId(options.id ?? randomVmId())
-    const secrets = new Set<string>()
+    const found = new Set<string>()
+    const config = redactConfig(asJson(options.config), this.#configSchema, found)
     const creating = {
       type: 'vm.creating',
       data: {
         image:
-          options.image === undefined || options.image === null ? null : redactText(options.image),
-        backend: options.backend,
+          options.image === undefined || options.image === null
+            ? null
+            : redactText(options.image, found),
+        backend: redactText(options.backend, found),
         stateDir: this.#placeOf(id).stateDir,
         owner: this.host.self(),
         lease: options.lease ?? 'process',
         diskBytes: options.diskBytes ?? null,
-        config: redactConfig(asJson(options.config), this.#configSchema, secrets),
+        config,
       },
     } as const
     await this.#recorder.record(id, [creating])
-    this.#secrets.set(id, secrets)
+    const secrets = this.#secretsOf(id)
+    for (const value of found) secrets.add(value)
     const vm = this.#handle(id)
     await this.#makeStateDir(vm)
     return vm
@@ -248,7 +252,7 @@ export class Ledger {
     const corrupt: CorruptEventError[] = []
     const clean = async (id: VmId): Promise<ReconcileReport | null> => {
       try {
-        const report = await reconcileVm(id, each, this.#reconciling())
+        const report = await this.#clean(id, each)
         options.onReport?.(report)
         return report
       } catch (error) {
@@ -316,7 +320,7 @@ export class Ledger {
       home: this.home,
       host: this.host,
       placeOf: (id) => this.#placeOf(id),
-      isCleaned: (id) => this.#recorder.current(id).state.phase === 'cleaned',
+      isCleaned: (id) => this.#isCleaned(id),
     })
   }
 
@@ -355,9 +359,26 @@ export class Ledger {
       place: this.#placeOf(id),
       subnetPool: this.#subnetPool,
       takenOctets: () => this.#store.queries.takenOctets(),
-      secrets: this.#secrets.get(id) ?? new Set(),
-      clean: (vmId) => reconcileVm(vmId, own, this.#reconciling()),
+      secrets: this.#secretsOf(id),
+      clean: (vmId) => this.#clean(vmId, own),
     })
+  }
+
+  /** One set a VM for all its handles and its cleanup. Of a VM that is cleaned none is kept. */
+  #secretsOf(id: VmId): Set<string> {
+    const secrets = this.#secrets.get(id) ?? new Set<string>()
+    if (!this.#isCleaned(id)) this.#secrets.set(id, secrets)
+    return secrets
+  }
+
+  async #clean(id: VmId, options: ReconcileOptions): Promise<ReconcileReport> {
+    const report = await reconcileVm(id, options, this.#reconciling())
+    if (this.#isCleaned(id)) this.#secrets.delete(id)
+    return report
+  }
+
+  #isCleaned(id: VmId): boolean {
+    return this.#recorder.current(id).state.phase === 'cleaned'
   }
 
   #reconciling(): ReconcileDependencies {
