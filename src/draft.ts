@@ -1,7 +1,12 @@
 /** From what a supervisor says to what is recorded: fields that are known filled in, secrets taken out. */
 import type { EventData, VmEventType } from './contract/events.ts'
-import { redactText, redactValue } from './contract/redact.ts'
-import { type ProcessIdentity, type Resource, resourceKey } from './contract/resources.ts'
+import { redactProof, redactText, redactValue } from './contract/redact.ts'
+import {
+  type ProcessIdentity,
+  processIdentitySchema,
+  type Resource,
+  resourceKey,
+} from './contract/resources.ts'
 import type { VmState } from './contract/state.ts'
 import { livesInStateDir } from './host/resources.ts'
 import { stepFor, usesOf } from './machines/cleanup.ts'
@@ -21,6 +26,17 @@ export type VmEventInput = {
 
 /** Longer messages are cut: a failure whose text is too long must still be recorded. */
 const textMax = 8_000
+const codeMax = 64
+/** What the drivers of this package compare: a word of it that is also somebody's secret is proof still. */
+const proofs: ReadonlySet<string> = new Set([
+  ...Object.keys(processIdentitySchema.shape),
+  'name',
+  'dev',
+  'ino',
+  'ifindex',
+  'handle',
+  'netNamespace',
+])
 
 /** @internal */
 export function draftOf(
@@ -70,7 +86,10 @@ function defaultsOf(
   return undefined
 }
 
-/** Free text is for people and may be redacted hard; keys, names and identities must stay what they are. */
+/**
+ * Free text is for people and may be redacted hard; keys, names and what proves an identity must stay what
+ * they are. A correlationId is taken as it is: it is the supervisor's own id, to be found again.
+ */
 function redactField(name: string, value: unknown, secrets: Set<string>): unknown {
   const clean = (text: string): string => redactText(text, secrets).slice(0, textMax)
   if (name === 'spec' || name === 'config') return redactValue(value, secrets)
@@ -78,12 +97,26 @@ function redactField(name: string, value: unknown, secrets: Set<string>): unknow
     return clean(value)
   if (name === 'evidence' && Array.isArray(value))
     return value.map((line: unknown) => (typeof line === 'string' ? clean(line) : line))
-  if (name === 'error' && isFailure(value)) return { ...value, message: clean(value.message) }
+  if (name === 'identity' && isObject(value)) return redactIdentity(value, secrets)
+  if (name === 'error' && isObject(value)) return redactFailure(value, clean)
   return value
 }
 
-const isFailure = (value: unknown): value is { message: string } =>
-  value !== null &&
-  typeof value === 'object' &&
-  'message' in value &&
-  typeof value.message === 'string'
+function redactFailure(failure: object, clean: (text: string) => string): object {
+  const texts = Object.entries(failure).map(([name, text]: [string, unknown]) => {
+    if (typeof text !== 'string') return [name, text]
+    return [name, name === 'code' ? clean(text).slice(0, codeMax) : clean(text)]
+  })
+  return Object.fromEntries(texts) as object
+}
+
+/** Numbers, and the proofs of our own drivers, stay; other drivers' texts lose what is surely a secret. */
+const redactIdentity = (identity: object, secrets: ReadonlySet<string>): object =>
+  Object.fromEntries(
+    Object.entries(identity).map(([name, value]: [string, unknown]) => [
+      name,
+      typeof value === 'string' && !proofs.has(name) ? redactProof(value, secrets) : value,
+    ]),
+  )
+
+const isObject = (value: unknown): value is object => value !== null && typeof value === 'object'

@@ -300,7 +300,7 @@ async function recordStep(
     return null
   }
   const error = {
-    code: answer.error?.code ?? outcome.toUpperCase(),
+    code: clean(vmId, answer.error?.code ?? outcome.toUpperCase()).slice(0, 64),
     message: clean(vmId, answer.error?.message ?? outcome).slice(0, 1_000),
   }
   const retryAt = new Date(clock.now() + retryDelayMs(attempt, random())).toISOString()

@@ -3,7 +3,6 @@ import type { ChildProcess, SpawnOptions } from 'node:child_process'
 import { assert, LedgerError } from './contract/errors.ts'
 import type { EventData, RecordedEvent } from './contract/events.ts'
 import type { VmId } from './contract/ids.ts'
-import { redactText } from './contract/redact.ts'
 import {
   type Identity,
   isGood,
@@ -350,9 +349,7 @@ export class Vm {
     const identity = isVolatile(resource.kind)
       ? { ...created.identity, bootId: this.#deps.host.self().bootId }
       : created.identity
-    await this.#deps.recorder.record(this.id, [
-      { type: 'resource.acquired', data: { key, identity } },
-    ])
+    await this.record({ type: 'resource.acquired', data: { key, identity } })
     return { ...resource, key, identity }
   }
 
@@ -374,10 +371,8 @@ export class Vm {
   }
 
   async #fail(key: string, { code, message }: Failure): Promise<void> {
-    const error = { code, message: this.#clean(message) }
-    await this.#deps.recorder.record(this.id, [
-      { type: 'resource.acquire_failed', data: { key, error } },
-    ])
+    const error = { code, message }
+    await this.record({ type: 'resource.acquire_failed', data: { key, error } })
   }
 
   #intent(resource: Resource, said: readonly ResourceRef[]): Draft {
@@ -432,10 +427,6 @@ export class Vm {
 
   #draft(input: VmEventInput): Draft {
     return draftOf(input, () => this.state(), this.#deps.host.self(), this.#deps.secrets)
-  }
-
-  #clean(text: string): string {
-    return redactText(text, this.#deps.secrets)
   }
 }
 

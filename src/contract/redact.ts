@@ -51,11 +51,7 @@ export function secret<S extends z.ZodType>(schema: S): S {
  * text is for people.
  */
 export function redactText(text: string, known: ReadonlySet<string> = new Set()): string {
-  let clean = text
-  // The longest first: of a secret that begins with another one the rest would stay.
-  for (const value of [...known].toSorted((a, b) => b.length - a.length))
-    clean = clean.replaceAll(value, redacted)
-  return redactUrls(clean)
+  return redactUrls(takeOut(text, [...known]))
     .replace(privateKey, `$1${redacted}`)
     .replace(header, `$1 ${redacted}`)
     .replace(assignment, `$1${redacted}`)
@@ -63,6 +59,23 @@ export function redactText(text: string, known: ReadonlySet<string> = new Set())
     .replace(login, `$1${redacted}`)
     .replace(bearer, `$1 ${redacted}`)
 }
+
+/**
+ * For texts that prove something: only what is in URLs, and what is known and too long to be there by chance.
+ */
+export const redactProof = (text: string, known: ReadonlySet<string>): string =>
+  redactUrls(
+    takeOut(
+      text,
+      [...known].filter((value) => value.length >= 8),
+    ),
+  )
+
+/** The longest first: of a secret that begins with another one the rest would stay. */
+const takeOut = (text: string, known: readonly string[]): string =>
+  known
+    .toSorted((a, b) => b.length - a.length)
+    .reduce((clean, value) => clean.replaceAll(value, redacted), text)
 
 const redactUrls = (text: string): string =>
   text.replace(urlUserInfo, `$1${redacted}@`).replace(urlSignature, `$1${redacted}`)

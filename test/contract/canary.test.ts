@@ -5,13 +5,20 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { z } from 'zod'
+import { mapBounded } from '../../src/bounded.ts'
 import { secret } from '../../src/contract/redact.ts'
+import type { Driver, Host } from '../../src/host/port.ts'
 import { type CreateVmOptions, type Ledger, openLedger } from '../../src/ledger.ts'
-import { simulatedHost } from '../../src/testing/index.ts'
+import { simulatedHost, World } from '../../src/testing/index.ts'
 import type { Vm } from '../../src/vm.ts'
+import { runCli } from '../cli/cli.ts'
 
-type Act = (vm: Vm, canary: string) => unknown
-type Place = { readonly config?: (canary: string) => unknown; readonly act?: Act }
+type Act = (vm: Vm, canary: string, ledger: Ledger) => unknown
+type Place = {
+  readonly config?: (canary: string) => unknown
+  readonly backend?: (canary: string) => string
+  readonly act?: Act
+}
 
 const inConfig = (config: (canary: string) => unknown): Place => ({ config })
 const inAct = (act: Act): Place => ({ act })
@@ -92,6 +99,32 @@ const places: Readonly<Record<string, Place>> = {
       spec: { authToken: x, more: [{ url: `ftp://u:${x}@h` }] },
     }),
   ),
+  'the backend': { backend: (x) => `fc --token=${x}` },
+  'a known secret in the backend': { config: (x) => ({ token: x }), backend: (x) => `fc ${x}` },
+  'the code of an error': inAct((vm, x) =>
+    vm.record({ type: 'vm.create_failed', data: { error: { code: `token=${x}`, message: '' } } }),
+  ),
+  'user info in an identity': inAct((vm, x) =>
+    vm.acquire({ kind: 'teller', name: 'a', spec: { says: `https://u:${x}@h` } }),
+  ),
+  'a secret of its spec in an identity': inAct((vm, x) =>
+    vm.acquire({ kind: 'teller', name: 'a', spec: { token: x } }),
+  ),
+  'a secret of a spec in an error of another': inAct(async (vm, x) => {
+    await vm.acquire({ kind: 'teller', name: 'a', spec: { token: x } })
+    await vm.acquire({ kind: 'refuser', name: 'a', spec: {} }).catch(() => {})
+  }),
+  'a secret of a spec in the steps of a cleanup, after a restart': inAct(
+    async (vm, x, { home, host }) => {
+      const again = openLedger({ home, host })
+      await again.vm(vm.id).acquire({ kind: 'teller', name: 'a', spec: { token: x } })
+      await again
+        .vm(vm.id)
+        .close()
+        .catch(() => {})
+      again.close()
+    },
+  ),
   'a known secret in an unsuspicious text': {
     config: (x) => ({ token: x }),
     act: (vm, x) =>
@@ -122,7 +155,13 @@ const canaries = new Map(
   Object.keys(places).map((name) => [name, `canary${randomBytes(9).toString('hex')}`]),
 )
 const needsSchema = (name: string): boolean => /vault|schema|reason of a close/.test(name)
+// Not in the folder: the simulated machine knows the drivers' names and files, and is no part of a home.
+const machine = mkdtempSync(join(tmpdir(), 'vmledger-canary-machine-'))
+const world = new World({ file: join(machine, 'machine.json') })
+/** What the tellers were told last. */
+let told = ''
 const ledgers: Ledger[] = []
+const prints: string[] = []
 const said: string[] = []
 let wals: Buffer[] = []
 let bytes = Buffer.alloc(0)
@@ -131,9 +170,10 @@ describe('a secret put in', () => {
   beforeAll(async () => {
     for (const withSchema of [false, true]) {
       const home = join(folder, withSchema ? 'schema' : 'names')
+      const host = simulatedHost({ world, pid: world.process() })
       const ledger = openLedger({
         home,
-        host: simulatedHost(),
+        host: { ...host, driver: (kind) => withTellers(host, kind) },
         ...(withSchema ? { configSchema } : {}),
       })
       ledgers.push(ledger)
@@ -145,8 +185,13 @@ describe('a secret put in', () => {
     wals = filesOf(folder, /-wal$/)
     for (const ledger of ledgers) ledger.close()
     bytes = Buffer.concat([...wals, ...filesOf(folder, /./)])
+    for (const { home } of ledgers) await printed(home)
+  }, 120_000)
+  afterAll(() => {
+    world.reboot()
+    rmSync(folder, { recursive: true, force: true })
+    rmSync(machine, { recursive: true, force: true })
   })
-  afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
   test.each(Object.keys(places))('%s is in no file of the home, and nothing says it', (name) => {
     const canary = canaries.get(name)!
@@ -154,8 +199,17 @@ describe('a secret put in', () => {
     expect(said.filter((line) => line.includes(canary))).toEqual([])
   })
 
-  test('25 places was searched for where it would have been', () => {
-    expect(canaries.size).toBe(25)
+  test('any place is in nothing that the CLI prints', () => {
+    const all = prints.join('')
+    expect([...canaries].filter(([, canary]) => all.includes(canary))).toEqual([])
+    expect(all).toContain('the password is [redacted]')
+    expect(all).toContain('cleanup.step_failed')
+    expect(all).toContain('cannot free it: [redacted]')
+    expect(prints).toHaveLength(2 * 4 + canaries.size * 6)
+  })
+
+  test('32 places was searched for where it would have been', () => {
+    expect(canaries.size).toBe(32)
     expect(wals).toHaveLength(2)
     expect(bytes.includes('vm.creating')).toBe(true)
     expect(bytes.includes('the password is [redacted]')).toBe(true)
@@ -165,10 +219,54 @@ describe('a secret put in', () => {
   })
 })
 
-async function put(ledger: Ledger, { config, act }: Place, canary: string): Promise<void> {
-  const options: CreateVmOptions = { backend: 'test', config: config?.(canary) }
+async function put(ledger: Ledger, place: Place, canary: string): Promise<void> {
+  const { config, backend, act } = place
+  const options: CreateVmOptions = {
+    backend: backend?.(canary) ?? 'test',
+    config: config?.(canary),
+  }
   const vm = await ledger.createVm(options)
-  await act?.(vm, canary)
+  await act?.(vm, canary, ledger)
+}
+
+const tale = () => ({ code: `E-${told}`, message: `cannot free it: ${told}` })
+
+/** A teller says what it was told in its identity, and in why it is not given back; a refuser at once. */
+function withTellers(host: Host, kind: string): Driver | null {
+  const driver = host.driver(kind)
+  if (driver === null || (kind !== 'teller' && kind !== 'refuser')) return driver
+  return {
+    ...driver,
+    create: async (_, { spec }) => {
+      told = String(spec['token'] ?? spec['says'] ?? told)
+      return kind === 'teller'
+        ? { outcome: 'acquired', identity: { says: told, name: 'a', ino: 7 } }
+        : { outcome: 'failed', error: tale() }
+    },
+    release: async () => ({ outcome: 'failed', error: tale() }),
+  }
+}
+
+/** All that the CLI says of a home, as text and as JSON. */
+async function printed(home: string): Promise<void> {
+  const env = { NODE_COMPILE_CACHE: join(machine, 'cache') }
+  const options = { machine: { home, file: join(machine, 'machine.json'), world }, env }
+  const { stdout } = await runCli(['list', '--all', '--json'], options)
+  const ids = stdout.match(/vm-[a-z0-9]{8}(?=")/g) ?? []
+  const each = [...new Set(ids)].flatMap((id) => [
+    ['history', id],
+    ['replay', id],
+    ['show', id],
+  ])
+  const all = [['list', '--all'], ['replay'], ...each].flatMap((args) => [
+    args,
+    [...args, '--json'],
+  ])
+  await mapBounded(all, 4, async (args) => {
+    const end = await runCli(args, options)
+    expect(end).toMatchObject({ code: 0, stderr: '' })
+    prints.push(end.stdout)
+  })
 }
 
 async function spawned(vm: Vm, args: string[], options: Parameters<Vm['spawn']>[2]): Promise<void> {
