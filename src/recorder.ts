@@ -165,9 +165,7 @@ export class Recorder {
   }
 
   #envelope(draft: Draft, occurredAt: string): Prepared {
-    const checked = envelopeSchema.safeParse(draft)
-    if (!checked.success)
-      throw new LedgerError('INVALID_EVENT', `${draft.type}: ${problemsOf(checked.error)}`)
+    if (saysMore(draft)) checkEnvelope(draft)
     const { text, data } = encodeData(draft.type, this.#dataOf(draft))
     return {
       eventId: draft.eventId ?? this.#options.newId(),
@@ -402,6 +400,16 @@ function refusalError(vmId: VmId, state: VmState, event: VmEvent): LedgerError {
       vmId,
     })
   return new IllegalTransitionError(vmId, state.phase, event.type, refusal(state, event))
+}
+
+/** Most drafts are a type and a payload. */
+const saysMore = ({ eventId, occurredAt, correlationId, causationId }: Draft): boolean =>
+  [eventId, occurredAt, correlationId, causationId].some((field) => field !== undefined)
+
+function checkEnvelope(draft: Draft): void {
+  const checked = envelopeSchema.safeParse(draft)
+  if (!checked.success)
+    throw new LedgerError('INVALID_EVENT', `${draft.type}: ${problemsOf(checked.error)}`)
 }
 
 export const closedError = (): LedgerError => new LedgerError('CLOSED', 'the ledger is closed')
