@@ -2,7 +2,14 @@
 // then the CLI cleans up, and ip, nft, /proc and a walk say what is left.
 // usage: node kill-point.ts '{"directory", "victim", "kill", ...}'; prints what was found as one JSON line.
 import { execFileSync, spawnSync } from 'node:child_process'
-import { existsSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  writeFileSync,
+  statSync,
+} from 'node:fs'
 import { join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { assertOwnNamespaces } from '../host/guard.ts'
@@ -105,9 +112,10 @@ function vmledger(args: readonly string[], points: NodeJS.ProcessEnv | null = nu
   return { code: status, signal, stdout, stderr }
 }
 
-/** Before state.db exists there is no home to look at: then that must be the answer. */
+/** Before anything is in state.db there is no home to look at: then that must be the answer. */
 const noHomeCode = 66
-const hasLedger = (home: string): boolean => existsSync(join(home, 'state.db'))
+const hasLedger = (home: string): boolean =>
+  (statSync(join(home, 'state.db'), { throwIfNoEntry: false })?.size ?? 0) > 0
 
 async function cleanUp(home: string, killedAt: string, problems: string[]): Promise<number> {
   // What a command was told to make before its supervisor died is made all the same, a little later.
