@@ -44,14 +44,16 @@ test(
   },
 )
 
-test.each([50, 600, 1200])(
+test.each([50, 300, 600, 900, 1200])(
   'interrupted after %i ms it leaves nothing',
   { timeout: 60_000 },
   async (afterMs) => {
     const directory = temporaryDirectory()
     const child = startCli(['demo'], { env: { TMPDIR: directory } })
     child.stdout!.once('data', () => setTimeout(() => child.kill('SIGINT'), afterMs))
-    expect((await endOf(child)).code).toBe(130)
+    const { code, stdout } = await endOf(child)
+    // On a fast machine it is over before the last of the signals comes.
+    expect(stdout.includes('Done in') ? [0, 130] : [130]).toContain(code)
     expect(readdirSync(directory)).toEqual([])
     expect(processesOfDemo()).toEqual([])
     assertOwnNamespaces()

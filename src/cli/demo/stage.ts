@@ -17,7 +17,7 @@ const imageMib = 32
 const endMsMax = 2_000
 
 /** Ctrl-C, or nobody reads any more: the demo cleans up and ends. */
-export class Interrupted extends Error {}
+class Interrupted extends Error {}
 
 /** The program that runs now, to be started again: the bundle, or the sources. */
 export const cliPath = (): string => realpathSync(process.argv[1] ?? '')
@@ -74,6 +74,10 @@ export class Stage {
   interrupt(): void {
     this.#isInterrupted = true
     for (const child of this.#children) child.kill('SIGTERM')
+  }
+
+  get isInterrupted(): boolean {
+    return this.#isInterrupted
   }
 
   assertGoing(): void {

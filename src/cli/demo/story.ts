@@ -3,7 +3,7 @@ import { exitCodes } from '../errors.ts'
 import { paint, print, talk, terminalColumns, whenNobodyReads } from '../output.ts'
 import { wrap } from '../table.ts'
 import { type Look, lookAtHost, type Vmm, vmmOf } from './host-now.ts'
-import { Interrupted, Stage } from './stage.ts'
+import { Stage } from './stage.ts'
 import type { Report } from './supervisor.ts'
 
 export type StoryOptions = {
@@ -27,11 +27,13 @@ export async function tell(options: StoryOptions): Promise<number> {
   })
   try {
     const problems = await new Story(stage, options).tell()
+    stage.assertGoing()
     for (const problem of problems) talk(paint('red', problem))
     return problems.length === 0 ? exitCodes.ok : exitCodes.failure
   } catch (error) {
-    if (error instanceof Interrupted) return isUnread ? exitCodes.ok : exitCodes.interrupted
-    throw error
+    // What a signal cut short may fail in any words: once interrupted, that is the only answer.
+    if (!stage.isInterrupted) throw error
+    return isUnread ? exitCodes.ok : exitCodes.interrupted
   } finally {
     await stage.end()
     if (!options.keep) await stage.deleteDirectory()
