@@ -33,14 +33,14 @@ export {
   type LedgerOptions,
   type ListFilter,
   openLedger,
-  type ReconcilePassOptions,
 } from './ledger.ts'
 export { allowedTypes, phaseTransitions } from './machines/fold.ts'
 export { vmMachine } from './machines/vm.ts'
-export { type Outlook, outlook, type Seen } from './outlook.ts'
+export type { ReconcilePassOptions } from './reconcile/options.ts'
+export { type Outlook, outlook, type Seen } from './reconcile/outlook.ts'
 export type { Finding, RebuildResult, Verification, VmSummary } from './projections/answers.ts'
 export type { ReplayStep, ReplayUntil } from './replay.ts'
-export { CleanupError, type FailedStep, type ReconcileReport } from './report.ts'
+export { CleanupError, type FailedStep, type ReconcileReport } from './reconcile/report.ts'
 export { defaultSubnetPool, type SubnetPool } from './subnets.ts'
 export type {
   Acquired,

@@ -1,16 +1,13 @@
 /** The hallway: opens a home and hands out what a supervisor needs. */
 import { randomBytes } from 'node:crypto'
-import { mkdirSync, type Stats, statSync } from 'node:fs'
+import { statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { inspect } from 'node:util'
 import type { z } from 'zod'
-import { CorruptEventError, LedgerError } from './contract/errors.ts'
+import { LedgerError } from './contract/errors.ts'
 import type { RecordedEvent } from './contract/events.ts'
 import { type VmId, vmId as parseVmId, vmStream } from './contract/ids.ts'
-import { limits } from './contract/limits.ts'
 import type { Phase } from './contract/phases.ts'
 import { redactConfig, redactText } from './contract/redact.ts'
-import { giveTo } from './events/owner.ts'
 import type { Migration } from './events/migration.ts'
 import { shippedMigrations } from './events/migrations.ts'
 import { linuxHost } from './host/linux/host.ts'
@@ -22,17 +19,21 @@ import { isStuck } from './machines/stuck.ts'
 import { machineVersion } from './machines/vm.ts'
 import type { RebuildResult, Verification, VmSummary } from './projections/answers.ts'
 import { openStore, type Store } from './projections/store.ts'
-import { mapBounded } from './bounded.ts'
 import { type Clock, systemClock, timestamp } from './clock.ts'
+import { flushAtExit, forgetAtExit } from './exit-flush.ts'
+import { makeFolders } from './folders.ts'
 import { defaultHome } from './home.ts'
-import { forgetCleaned } from './lock-files.ts'
 import { idFactory, random } from './new-id.ts'
-import { type ReconcileDependencies, type ReconcileOptions, reconcileVm } from './reconcile.ts'
+import type { ReconcileDependencies } from './reconcile/dependencies.ts'
+import type { ReconcileOptions, ReconcilePassOptions } from './reconcile/options.ts'
+import { reconcilePass, tidy } from './reconcile/pass.ts'
+import type { ReconcileReport } from './reconcile/report.ts'
+import { reconcileVm } from './reconcile/vm.ts'
 import { closedError, Recorder } from './recorder.ts'
 import { removedVms } from './removed.ts'
 import { type ReplayStep, replayStream, type ReplayUntil } from './replay.ts'
-import type { ReconcileReason, ReconcileReport } from './report.ts'
 import { checkPool, defaultSubnetPool, type SubnetPool } from './subnets.ts'
+import { Subscribers } from './subscribers.ts'
 import { Vm } from './vm.ts'
 
 export type LedgerOptions = {
@@ -67,23 +68,6 @@ export type CreateVmOptions = {
   readonly lease?: 'process' | 'manual'
 }
 
-export type ReconcilePassOptions = {
-  /** All that are not cleaned when left out. */
-  readonly vmIds?: readonly string[]
-  readonly reason?: ReconcileReason
-  readonly dryRun?: boolean
-  /** Kills VMMs that live. */
-  readonly force?: boolean
-  /** Whether VMs whose last attempt failed wait for their retryAt; a person who asks does not want to. */
-  readonly waitsForRetry?: boolean
-  /** How many VMs are cleaned at a time. */
-  readonly concurrency?: number
-  /** Once aborted, no further VM is taken; those in hand are finished. */
-  readonly signal?: AbortSignal
-  /** Called as each VM is done. */
-  readonly onReport?: (report: ReconcileReport) => void
-}
-
 export type ListFilter = {
   readonly phase?: Phase
   /** Only those that need a person: see `isStuck`. */
@@ -103,8 +87,6 @@ export type EventsOptions = {
 
 const pageEvents = 1_000
 const followMs = 100
-const trashMs = 2_000
-const homeFolders = ['vms', 'trash', 'locks', 'logs'] as const
 
 /**
  * Opens the ledger at `home`, making it on first use. What is queued when the process exits is written
@@ -126,9 +108,7 @@ export class Ledger {
   readonly #subnetPool: SubnetPool
   readonly #configSchema: z.ZodType | null
   readonly #isReadonly: boolean
-  readonly #listeners = new Set<(event: RecordedEvent) => void>()
-  /** What the listeners are being told, in order. */
-  #unheard: (readonly RecordedEvent[])[] = []
+  readonly #subscribers = new Subscribers()
   readonly #secrets = new Map<VmId, Set<string>>()
 
   constructor(options: LedgerOptions) {
@@ -162,7 +142,7 @@ export class Ledger {
         pid: self.pid,
         machineVersion,
       },
-      onRecorded: (events) => this.#publish(events),
+      onRecorded: (events) => this.#subscribers.tell(events),
     })
     flushAtExit(this.#recorder)
   }
@@ -234,38 +214,22 @@ export class Ledger {
    * the events are durable by then. Returns how to end it.
    */
   subscribe(listener: (event: RecordedEvent) => void): () => void {
-    this.#listeners.add(listener)
-    return () => this.#listeners.delete(listener)
+    return this.#subscribers.add(listener)
   }
 
   /** One pass: what is proven dead is given back, what lives or cannot be told is kept and said. */
   async reconcile(options: ReconcilePassOptions = {}): Promise<ReconcileReport[]> {
     const ids = options.vmIds?.map((id) => this.#known(id)) ?? this.#uncleaned()
-    const each: ReconcileOptions = {
-      reason: options.reason ?? 'gc',
-      dryRun: options.dryRun ?? false,
-      named: options.vmIds !== undefined,
-      force: options.force ?? false,
-      own: false,
-      waitsForRetry: options.waitsForRetry ?? true,
-    }
-    const corrupt: CorruptEventError[] = []
-    const clean = async (id: VmId): Promise<ReconcileReport | null> => {
-      try {
-        const report = await this.#clean(id, each)
-        options.onReport?.(report)
-        return report
-      } catch (error) {
-        // A history that cannot be read is no reason to leave the other VMs as they are.
-        if (!(error instanceof CorruptEventError)) throw error
-        corrupt.push(error)
-        return null
-      }
-    }
-    const reports = await mapBounded(ids, options.concurrency ?? 8, clean, options.signal)
-    if (!each.dryRun) await this.#tidy()
-    if (corrupt[0] !== undefined) throw corrupt[0]
-    return reports.filter((report) => report !== null)
+    return reconcilePass(ids, options, {
+      reconcileOne: (id, each) => this.#clean(id, each),
+      tidy: () =>
+        tidy({
+          home: this.home,
+          host: this.host,
+          isCleaned: (id) => this.#isCleaned(id),
+          placeOf: (id) => this.#placeOf(id),
+        }),
+    })
   }
 
   /** The VM's life, folded by the machine event by event. @throws LedgerError VM_NOT_FOUND */
@@ -311,17 +275,6 @@ export class Ledger {
   get #store(): Store {
     if (this.#opened.isOpen()) return this.#opened
     throw closedError()
-  }
-
-  /** What cleanups that were killed left of themselves. */
-  async #tidy(): Promise<void> {
-    await this.host.emptyTrash(join(this.home, 'trash'), trashMs)
-    await forgetCleaned({
-      home: this.home,
-      host: this.host,
-      placeOf: (id) => this.#placeOf(id),
-      isCleaned: (id) => this.#isCleaned(id),
-    })
   }
 
   #placeOf(id: VmId): Place {
@@ -404,62 +357,6 @@ export class Ledger {
       await vm.record({ type: 'vm.create_failed', data: { error: { code, message } } })
       throw error
     }
-  }
-
-  #publish(events: readonly RecordedEvent[]): void {
-    const isTelling = this.#unheard.length > 0
-    this.#unheard.push(events)
-    // A listener has recorded: whoever is telling below comes to these events next.
-    if (isTelling) return
-    for (const round of this.#unheard) for (const event of round) this.#tell(event)
-    this.#unheard = []
-  }
-
-  #tell(event: RecordedEvent): void {
-    for (const listener of this.#listeners) {
-      try {
-        listener(event)
-      } catch (error) {
-        process.emitWarning(
-          `a subscriber threw on ${event.type} at position ${event.position}: ${inspect(error)}`,
-          'LedgerWarning',
-        )
-      }
-    }
-  }
-}
-
-/** One listener for all that are open: of an emitter's eleventh Node warns. */
-const openRecorders = new Set<Recorder>()
-
-function flushAtExit(recorder: Recorder): void {
-  if (openRecorders.size === 0) process.on('exit', flushAll)
-  openRecorders.add(recorder)
-}
-
-function forgetAtExit(recorder: Recorder): void {
-  openRecorders.delete(recorder)
-  if (openRecorders.size === 0) process.off('exit', flushAll)
-}
-
-function flushAll(): void {
-  for (const recorder of openRecorders) {
-    try {
-      recorder.flushSync(limits.busySyncMsMax)
-    } catch {
-      // What is thrown here would change the exit code and keep the other ledgers from being written.
-    }
-  }
-}
-
-function makeFolders(home: string): void {
-  const owner: Stats = statSync(home)
-  for (const folder of homeFolders) {
-    const path = join(home, folder)
-    const found = statSync(path, { throwIfNoEntry: false })
-    if (found?.isDirectory() === false)
-      throw new LedgerError('IO_ERROR', `${path} is not a directory; move it away and try again`)
-    if (mkdirSync(path, { recursive: true, mode: 0o700 }) !== undefined) giveTo(path, owner)
   }
 }
 

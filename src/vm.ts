@@ -26,7 +26,7 @@ import type {
 import { draftOf, intentOf, type VmEventInput } from './draft.ts'
 import { random } from './new-id.ts'
 import type { Draft, Recorder } from './recorder.ts'
-import { CleanupError, type ReconcileReport } from './report.ts'
+import { CleanupError, type ReconcileReport } from './reconcile/report.ts'
 import { nextSubnet, type SubnetPool } from './subnets.ts'
 
 /** What `uses` may name: a key, or what acquire and allocateSubnet gave. */

@@ -1,7 +1,7 @@
 /** `vmledger gc [VM...]`: one pass; what is proven dead is given back, the rest is kept and said why. */
 import type { Command } from 'commander'
 import { vmId } from '../contract/ids.ts'
-import type { ReconcileReport } from '../report.ts'
+import type { ReconcileReport } from '../reconcile/report.ts'
 import { exitCodes } from './errors.ts'
 import { withLedger } from './open.ts'
 import type { SharedOptions } from './options.ts'

@@ -2,7 +2,7 @@
 import type { Command } from 'commander'
 import { vmId } from '../contract/ids.ts'
 import type { HeldResource, VmState } from '../contract/state.ts'
-import { type Outlook, outlook, type Seen } from '../outlook.ts'
+import { type Outlook, outlook, type Seen } from '../reconcile/outlook.ts'
 import { allowedTypes } from '../machines/fold.ts'
 import { paintedPhase } from './list.ts'
 import { withLedger } from './open.ts'

@@ -16,7 +16,7 @@ import { describe, expect, test } from 'vitest'
 import { exitCodeOf } from '../../src/cli/gc.ts'
 import { simulatedHost } from '../../src/host/simulated/host.ts'
 import { openLedger } from '../../src/ledger.ts'
-import type { FailedStep, ReconcileReport } from '../../src/report.ts'
+import type { FailedStep, ReconcileReport } from '../../src/reconcile/report.ts'
 import { otherClient } from '../support/ledgers.ts'
 import {
   directoryOf,

@@ -1,7 +1,7 @@
 /** What a pass would meet at a VM now, seen without taking a lock: who lives, and why it is kept. */
-import { isStarting, type VmState } from './contract/state.ts'
-import type { Host, Verdict } from './host/port.ts'
-import { type Eligibility, eligibility } from './machines/eligibility.ts'
+import { isStarting, type VmState } from '../contract/state.ts'
+import type { Host, Verdict } from '../host/port.ts'
+import { type Eligibility, eligibility } from '../machines/eligibility.ts'
 
 /** pid is null where it was never recorded. */
 export type Seen = Verdict & { readonly pid: number | null }

@@ -1,7 +1,12 @@
 /** What a reconcile came to, as the API, the CLI and errors give it. */
-import { LedgerError } from './contract/errors.ts'
-import type { EventData } from './contract/events.ts'
-import type { BadOutcome, GoodOutcome } from './contract/resources.ts'
+import { LedgerError } from '../contract/errors.ts'
+import type { EventData } from '../contract/events.ts'
+import type { VmId } from '../contract/ids.ts'
+import type { BadOutcome, GoodOutcome } from '../contract/resources.ts'
+import type { VmState } from '../contract/state.ts'
+import type { Eligibility } from '../machines/eligibility.ts'
+import { releaseOrder } from '../machines/cleanup.ts'
+import type { ReconcileOptions } from './options.ts'
 
 /** Why a cleanup was asked for. */
 export type ReconcileReason = EventData<'cleanup.started'>['reason']
@@ -47,3 +52,41 @@ function messageOf({ vm, failed, keptReason }: ReconcileReport): string {
   const steps = failed.map((step) => `${step.key} is ${step.outcome}: ${step.error}`)
   return `${vm} is not clean: ${steps.join('; ')}; run \`vmledger gc ${vm}\``
 }
+
+export const emptyReport = (
+  vm: VmId,
+  { dryRun }: ReconcileOptions,
+  result: ReconcileReport['result'],
+): ReconcileReport => ({
+  vm,
+  result,
+  dryRun,
+  released: [],
+  keptReason: null,
+  isUnknown: false,
+  failed: [],
+})
+
+export function keptReport(
+  vmId: VmId,
+  options: ReconcileOptions,
+  answer: Exclude<Eligibility, { result: 'eligible' }>,
+): ReconcileReport {
+  if (answer.result === 'nothing') return emptyReport(vmId, options, 'nothing')
+  const isUnknown = answer.result === 'kept' && answer.because === 'unknown'
+  return { ...emptyReport(vmId, options, answer.result), keptReason: answer.reason, isUnknown }
+}
+
+export const plannedReport = (
+  vmId: VmId,
+  options: ReconcileOptions,
+  { context }: VmState,
+): ReconcileReport => ({
+  ...emptyReport(vmId, options, 'cleaned'),
+  released: releaseOrder(context).map(({ key }) => ({ key, outcome: 'would_release' })),
+})
+
+export const lostReport = (vmId: VmId, options: ReconcileOptions): ReconcileReport => ({
+  ...emptyReport(vmId, options, 'kept'),
+  keptReason: 'somebody else claimed it first',
+})

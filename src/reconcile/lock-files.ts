@@ -1,8 +1,8 @@
 /** Removes the lock files of VMs whose cleaner died between its last word and the removal. */
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { type VmId, vmId, vmIdPattern } from './contract/ids.ts'
-import type { Host, Place } from './host/port.ts'
+import { type VmId, vmId, vmIdPattern } from '../contract/ids.ts'
+import type { Host, Place } from '../host/port.ts'
 
 type Dependencies = {
   readonly home: string

@@ -1,10 +1,10 @@
 /** The pass on a simulated machine: who is kept, who is given back, and what one bad VM does to the others. */
 import { describe, expect, test } from 'vitest'
-import { CleanupError, type ReconcileReport } from '../src/report.ts'
-import type { Driver, Host } from '../src/host/port.ts'
-import { type Fault, simulatedHost, World } from '../src/testing/index.ts'
-import { tap } from '../src/host/resources.ts'
-import { openTestLedger, temporaryHome } from './support/ledgers.ts'
+import { CleanupError, type ReconcileReport } from '../../src/reconcile/report.ts'
+import type { Driver, Host } from '../../src/host/port.ts'
+import { type Fault, simulatedHost, World } from '../../src/testing/index.ts'
+import { tap } from '../../src/host/resources.ts'
+import { openTestLedger, temporaryHome } from '../support/ledgers.ts'
 
 /** Supervisors of one machine and one home; each is a process of its own there. */
 function machine() {
