@@ -18,9 +18,14 @@ export type {
   Driver,
   DriverContext,
   Host,
+  HostCheck,
+  KeptLogs,
+  Listed,
   Observed,
   Place,
   Released,
+  ReleaseRequest,
+  Tagged,
   Verdict,
 } from './host/port.ts'
 export { directory, fileCopy, nftTable, tap, tapName } from './host/resources.ts'

@@ -56,8 +56,26 @@ export type DriverContext = {
   readonly fence: Fence | null
 }
 
+/** One of several to be given back at once. */
+export type ReleaseRequest = { readonly context: DriverContext; readonly held: HeldResource }
+
+/** A thing on the host that carries a tag of this ledger, whether or not anybody remembers it. */
+export type Tagged = {
+  readonly kind: string
+  /** The name that a resource of this kind would have. */
+  readonly name: string
+  readonly tag: string
+  /** Of the tag. */
+  readonly vmId: string
+  readonly identity: Identity
+}
+
+export type Listed =
+  | { readonly outcome: 'listed'; readonly found: readonly Tagged[] }
+  | { readonly outcome: 'unknown'; readonly error: Failure }
+
 /**
- * One kind of resource. All three are idempotent, bounded in time, and never throw for what a host may
+ * One kind of resource. The first three are idempotent, bounded in time, and never throw for what a host may
  * answer: a refused permission, a name that is taken and a thing that is gone are answers.
  */
 export interface Driver {
@@ -70,6 +88,10 @@ export interface Driver {
   observe(context: DriverContext, held: HeldResource): Promise<Observed>
   /** Checks identity, gives back, observes again. What is not ours is left alone and said. */
   release(context: DriverContext, held: HeldResource): Promise<Released>
+  /** `release` of many in few commands: answers in order, each the one that `release` would have given. */
+  releaseMany?(requests: readonly ReleaseRequest[]): Promise<readonly Released[]>
+  /** Everything of this kind with a tag `vmledger:<ledgerId>:...`; never throws either. */
+  list?(home: string, ledgerId: string): Promise<Listed>
 }
 
 /** A creator's grip on a VM: while it, or any command started under it, lives, the helper lock is held. */
@@ -97,6 +119,24 @@ export type Emptied = {
   readonly failures: readonly Failure[]
 }
 
+/** Logs of a VM that outlive its state directory; `isCut` where only the end was kept. */
+export type KeptLogs = {
+  readonly kept: readonly {
+    readonly name: string
+    readonly bytes: number
+    readonly isCut: boolean
+  }[]
+  readonly failures: readonly Failure[]
+}
+
+/** One thing that this host must have or allow: whether it does, what that means, and how to get it. */
+export type HostCheck = {
+  readonly check: string
+  readonly status: 'pass' | 'warn' | 'fail'
+  readonly message: string
+  readonly fix: string | null
+}
+
 export type SpawnRequest = {
   readonly command: string
   readonly args: readonly string[]
@@ -117,6 +157,8 @@ export interface Host {
   vmmVerdict(process: ProcessIdentity | null, lock: 'vmm' | 'none', fence: Fence): Verdict
   /** null for a kind that nobody defined. */
   driver(kind: string): Driver | null
+  /** Every kind that this host knows. */
+  drivers(): readonly Driver[]
   hold(place: Place): Promise<Hold>
   fence(place: Place): Promise<Fence>
   /** Starts a VMM that inherits its own lock. @throws LedgerError BUSY when the lock is taken */
@@ -128,6 +170,10 @@ export interface Host {
   forget(place: Place): void
   /** Deletes what earlier deletions left in the trash, for about `budgetMs`. */
   emptyTrash(trashDir: string, budgetMs: number): Promise<Emptied>
+  /** Copies the logs of a state directory to `<home>/logs/<vmId>/`, the end of each; never throws. */
+  keepLogs(place: Place): Promise<KeptLogs>
+  /** Whether this host has and allows what its drivers need. */
+  checks(): Promise<readonly HostCheck[]>
   /** IPv4 networks (`a.b.c.d/len`) that an address or route of this host uses. */
   networksInUse(): readonly string[]
 }

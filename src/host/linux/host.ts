@@ -44,6 +44,7 @@ export function linuxHost({ home, drivers = [] }: LinuxHostOptions): Host {
     vmmVerdict: (identity, lock, fence) =>
       verdictOnVmm(identity, linux ? lock : 'none', fence, () => holdersBehind(fence, identity)),
     driver: (kind) => known.get(kind) ?? null,
+    drivers: () => [...known.values()],
     hold: async (place) => (linux ? holdHelpers(checked(place)) : noHold),
     fence: async (place) => (linux ? fenceOff(checked(place)) : noFence),
     spawn: async ({ place }, request) =>
@@ -52,6 +53,8 @@ export function linuxHost({ home, drivers = [] }: LinuxHostOptions): Host {
       if (linux) forgetLocks(checked(place))
     },
     emptyTrash,
+    keepLogs: async () => ({ kept: [], failures: [] }),
+    checks: async () => [],
     networksInUse,
   }
 }

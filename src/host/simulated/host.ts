@@ -1,6 +1,6 @@
 /** The simulated host: the whole port over a simulated machine, for tests of whatever stands above it. */
 import { kindPattern } from '../../contract/resources.ts'
-import type { Driver, Host, Verdict } from '../port.ts'
+import type { Host, Verdict } from '../port.ts'
 import { subnetDriver, thingDriver } from './drivers.ts'
 import { type Command, type Fault, Faults } from './faults.ts'
 import { unknown, verdictOn, verdictOnVmm } from './liveness.ts'
@@ -70,7 +70,7 @@ export function simulatedHost(options: SimulatedHostOptions = {}): SimulatedHost
     verdict: (process) => judge(process.pid, () => verdictOn(world.read(), process)),
     vmmVerdict: (process, lock, fence) =>
       judge(process?.pid ?? null, () => verdictOnVmm(world.read(), process, lock, fence)),
-    driver: driversOf(supervisor),
+    ...driversOf(supervisor),
     hold: async (place) => holdHelpers(supervisor, place),
     fence: (place) => fenceOff(supervisor, place),
     spawn: (context, request) => spawnVmm(supervisor, context, request),
@@ -83,20 +83,30 @@ export function simulatedHost(options: SimulatedHostOptions = {}): SimulatedHost
       })
     },
     emptyTrash: async () => ({ removed: 0, left: 0, failures: [] }),
+    keepLogs: async () => ({ kept: [], failures: [] }),
+    checks: async () => [],
     networksInUse: () => options.subnetsInUse ?? [],
   }
 }
 
+const usualKinds = ['tap', 'nft_table', 'file', 'overlay', 'directory', 'socket']
+
 /** Any kind has a driver, for tests may invent some; what cannot be a kind has none. */
-function driversOf(supervisor: Supervisor): (kind: string) => Driver | null {
-  const drivers = new Map<string, Driver>([
-    ['process', processDriver(supervisor)],
-    ['subnet', subnetDriver()],
-  ])
-  return (kind) => {
-    if (!kindPattern.test(kind)) return null
-    const driver = drivers.get(kind) ?? thingDriver(supervisor, kind)
-    drivers.set(kind, driver)
-    return driver
+function driversOf(supervisor: Supervisor): Pick<Host, 'driver' | 'drivers'> {
+  const known = new Map(
+    [
+      ...usualKinds.map((kind) => thingDriver(supervisor, kind)),
+      processDriver(supervisor),
+      subnetDriver(),
+    ].map((driver) => [driver.kind, driver]),
+  )
+  return {
+    drivers: () => [...known.values()],
+    driver(kind) {
+      if (!kindPattern.test(kind)) return null
+      const driver = known.get(kind) ?? thingDriver(supervisor, kind)
+      known.set(kind, driver)
+      return driver
+    },
   }
 }
