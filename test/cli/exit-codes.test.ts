@@ -13,7 +13,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { exitCodeOf } from '../../src/cli/gc.ts'
+import { exitCodeOf } from '../../src/cli/reports.ts'
 import { simulatedHost } from '../../src/host/simulated/host.ts'
 import { openLedger } from '../../src/ledger.ts'
 import type { FailedStep, ReconcileReport } from '../../src/reconcile/report.ts'

@@ -1,0 +1,94 @@
+/** What passes, removals and prunes print: a line a VM, a summary, and the exit code that they come to. */
+import type { ReconcileReport } from '../reconcile/report.ts'
+import { exitCodes } from './errors.ts'
+import { talk } from './output.ts'
+import { type Cell, printTable, type Row } from './table.ts'
+import { gone } from './words.ts'
+
+/** The first Ctrl-C lets what is in hand end; the second ends the process. */
+export function stopOnInterrupt(): AbortSignal {
+  const stop = new AbortController()
+  process.once('SIGINT', () => {
+    talk(
+      'interrupted: ending what is in hand (again to end at once; nothing is lost, the next gc resumes)',
+    )
+    stop.abort()
+  })
+  return stop.signal
+}
+
+export const lineOf = (report: ReconcileReport) => ({
+  vm: report.vm,
+  result: report.result,
+  dry_run: report.dryRun,
+  released: report.released,
+  kept_reason: report.keptReason,
+  failed: report.failed.map(({ key, step, outcome, error, retryAt }) => ({
+    key,
+    step,
+    outcome,
+    error,
+    retry_at: retryAt,
+  })),
+  removed: false,
+})
+
+type Summary = ReturnType<typeof summaryOf>
+
+export function summaryOf(reports: readonly ReconcileReport[], dryRun: boolean) {
+  const count = (...results: ReconcileReport['result'][]): number =>
+    reports.filter(({ result }) => results.includes(result)).length
+  return {
+    summary: true,
+    dry_run: dryRun,
+    vms_cleaned: count('cleaned'),
+    vms_kept: count('kept', 'adoptable'),
+    vms_failed: count('failed'),
+    orphans: 0,
+    images: 0,
+    vm_dirs: 0,
+    bytes: 0,
+  }
+}
+
+export function inWords({ dry_run, vms_cleaned, vms_kept, vms_failed }: Summary): string {
+  if (vms_cleaned + vms_kept + vms_failed === 0) return 'Nothing to clean.'
+  const cleaned = `${vms_cleaned} ${dry_run ? 'would be cleaned' : 'cleaned'}`
+  return `${cleaned}, ${vms_kept} kept, ${vms_failed} failed.`
+}
+
+export function printReport(report: ReconcileReport): void {
+  const { vm, result, dryRun, released, failed } = report
+  const said: Record<ReconcileReport['result'], Cell> = {
+    cleaned: { text: dryRun ? 'would be cleaned' : 'cleaned', style: 'green' },
+    failed: { text: 'failed', style: 'red' },
+    kept: 'kept',
+    adoptable: 'kept (adoptable)',
+    nothing: { text: 'clean already', style: 'dim' },
+  }
+  printTable([[vm, said[result], ...(report.keptReason === null ? [] : [report.keptReason])]], {
+    last: 'wrap',
+  })
+  const rows: Row[] = [
+    ...released.map((step) => [step.key, gone(step)]),
+    ...failed.map(({ key, outcome, error }) => [
+      key,
+      { text: `${outcome}: ${error}`, style: 'red' as const },
+    ]),
+  ]
+  printTable(rows, { indent: 2, last: 'wrap' })
+}
+
+/** Where several apply: every failure a permission, then any failure, then what could not be told. */
+export function exitCodeOf(reports: readonly ReconcileReport[]): number {
+  // What is blocked was not tried: it says nothing of its own.
+  const failures = reports
+    .flatMap(({ failed }) => failed)
+    .filter(({ outcome }) => outcome !== 'blocked')
+  if (failures.length > 0)
+    return failures.every(({ outcome }) => outcome === 'denied')
+      ? exitCodes.denied
+      : exitCodes.partial
+  if (reports.some(({ result }) => result === 'failed')) return exitCodes.partial
+  return reports.some(({ isUnknown }) => isUnknown) ? exitCodes.unknown : exitCodes.ok
+}
