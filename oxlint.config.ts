@@ -14,6 +14,7 @@ const arrows: Record<string, Room> = {
   },
   projections: { rooms: ['contract', 'events'], packages: ['better-sqlite3', 'drizzle-orm'] },
   host: { rooms: ['contract'], packages: ['node:*'] },
+  disk: { rooms: ['contract'], packages: ['node:*'] },
 }
 const pure = ['contract', 'machines']
 

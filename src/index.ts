@@ -1,4 +1,5 @@
 /** The public face. */
+export type { DiskOptions, DiskReport } from './admission.ts'
 export { type Clock } from './clock.ts'
 export {
   BugError,
@@ -6,12 +7,14 @@ export {
   type ErrorCode,
   IllegalTransitionError,
   LedgerError,
+  ResourceExhaustedError,
 } from './contract/errors.ts'
 export { catalogue, type EventData, type EventType, type RecordedEvent } from './contract/events.ts'
 export { type Phase, phases } from './contract/phases.ts'
 export { secret } from './contract/redact.ts'
 export type { Identity, Outcome, ProcessIdentity, Resource } from './contract/resources.ts'
 export type { HeldResource, VmContext, VmState } from './contract/state.ts'
+export { classifyDisk, type DiskThresholds, type DiskVerdict } from './disk/classify.ts'
 export { linuxHost } from './host/linux/host.ts'
 export type {
   Created,

@@ -19,10 +19,12 @@ import { isStuck } from './machines/stuck.ts'
 import { machineVersion } from './machines/vm.ts'
 import type { RebuildResult, Verification, VmSummary } from './projections/answers.ts'
 import { openStore, type Store } from './projections/store.ts'
+import { Admission, type DiskOptions, type DiskReport } from './admission.ts'
 import { type Clock, systemClock, timestamp } from './clock.ts'
 import { flushAtExit, forgetAtExit } from './exit-flush.ts'
 import { makeFolders } from './folders.ts'
 import { defaultHome } from './home.ts'
+import { type HostJournal, hostJournal } from './host-journal.ts'
 import { idFactory, random } from './new-id.ts'
 import type { ReconcileDependencies } from './reconcile/dependencies.ts'
 import type { ReconcileOptions, ReconcilePassOptions } from './reconcile/options.ts'
@@ -46,6 +48,8 @@ export type LedgerOptions = {
   readonly subnetPool?: SubnetPool
   /** Says by `secret()` which fields of a VM's config must never reach the log. */
   readonly configSchema?: z.ZodType
+  /** When disk is too low for one more VM; false admits every one. */
+  readonly disk?: DiskOptions | false
   /** Who records, in every event's metadata. */
   readonly actor?: string
   /** Reads an existing home and never writes to it. */
@@ -63,6 +67,7 @@ export type CreateVmOptions = {
   readonly backend: string
   /** JSON; recorded without its secrets. */
   readonly config?: unknown
+  /** What it may come to take on disk; counted as taken from its creation on. */
   readonly diskBytes?: number | null
   /** manual: the VM outlives its creator. */
   readonly lease?: 'process' | 'manual'
@@ -101,6 +106,9 @@ export class Ledger {
   readonly home: string
   readonly id: string
   readonly host: Host
+  /** What concerns the whole host. @internal */
+  readonly hostJournal: HostJournal
+  readonly #admission: Admission
   readonly #opened: Store
   readonly #recorder: Recorder
   readonly #clock: Clock
@@ -132,7 +140,7 @@ export class Ledger {
     })
     this.id = this.#store.ledgerId
     if (!this.#isReadonly) makeFolders(this.home)
-    this.#recorder = new Recorder({
+    const recording = {
       log: this.#store.log,
       clock: this.#clock,
       newId: this.#newId,
@@ -142,14 +150,17 @@ export class Ledger {
         pid: self.pid,
         machineVersion,
       },
-      onRecorded: (events) => this.#subscribers.tell(events),
-    })
+      onRecorded: (events: readonly RecordedEvent[]) => this.#subscribers.tell(events),
+    }
+    this.#recorder = new Recorder(recording)
+    this.hostJournal = hostJournal({ ...recording, isOpen: () => this.#opened.isOpen() })
+    this.#admission = this.#makeAdmission(options.disk ?? {})
     flushAtExit(this.#recorder)
   }
 
   /**
    * Reserves the id, records the intent, makes the state directory.
-   * @throws LedgerError INVALID_ID, VM_EXISTS, PERMISSION_DENIED, ACQUIRE_FAILED
+   * @throws LedgerError INVALID_ID, VM_EXISTS, PERMISSION_DENIED, ACQUIRE_FAILED; ResourceExhaustedError, then nothing is made
    */
   async createVm(options: CreateVmOptions): Promise<Vm> {
     const id = parseVmId(options.id ?? randomVmId())
@@ -170,7 +181,9 @@ export class Ledger {
         config,
       },
     } as const
-    await this.#recorder.record(id, [creating])
+    await this.#admission.admit({ vmId: id, needed: creating.data.diskBytes ?? 0 }, (admit) =>
+      this.#recorder.record(id, [creating], admit),
+    )
     const secrets = this.#secretsOf(id)
     for (const value of found) secrets.add(value)
     const vm = this.#handle(id)
@@ -260,6 +273,11 @@ export class Ledger {
     return { position, hash: hash.toString('hex') }
   }
 
+  /** How much room there is: the home's file systems, and those of other `paths`. */
+  disk(paths: readonly string[] = []): DiskReport[] {
+    return this.#admission.report([this.home, join(this.home, 'vms'), ...paths])
+  }
+
   /** Writes what is queued and closes the database. */
   close(): void {
     if (!this.#opened.isOpen()) return
@@ -275,6 +293,18 @@ export class Ledger {
   get #store(): Store {
     if (this.#opened.isOpen()) return this.#opened
     throw closedError()
+  }
+
+  #makeAdmission(disk: DiskOptions | false): Admission {
+    return new Admission({
+      disk,
+      folder: join(this.home, 'vms'),
+      journal: this.hostJournal,
+      promised: () => this.#store.queries.promisedDisk(),
+      current: (id) => this.#recorder.current(parseVmId(id)),
+      verdict: (owner) => this.host.verdict(owner),
+      stateDirOf: (id) => this.#placeOf(parseVmId(id)).stateDir,
+    })
   }
 
   #placeOf(id: VmId): Place {
@@ -308,6 +338,7 @@ export class Ledger {
     }
     return new Vm(id, {
       recorder: this.#recorder,
+      admission: this.#admission,
       host: this.host,
       place: this.#placeOf(id),
       subnetPool: this.#subnetPool,

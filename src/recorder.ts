@@ -12,7 +12,7 @@ import { type VmId, vmStream } from './contract/ids.ts'
 import { limits } from './contract/limits.ts'
 import type { VmState } from './contract/state.ts'
 import { encodeData } from './events/codec.ts'
-import type { AppendItem, AppendResult, Log, NewEvent } from './events/log.ts'
+import type { Admit, AppendItem, AppendResult, Log, NewEvent } from './events/log.ts'
 import { retryWhileBusy } from './events/wait.ts'
 import { absent, decide, fold, refusal } from './machines/fold.ts'
 import { type Clock, timestamp } from './clock.ts'
@@ -48,6 +48,7 @@ type Prepared = Omit<NewEvent, 'recordedAt'>
 type Pending = {
   readonly vmId: VmId
   readonly events: readonly Prepared[]
+  readonly admit: Admit | undefined
   readonly resolve: (events: readonly RecordedEvent[]) => void
   readonly reject: (error: unknown) => void
   conflicts: number
@@ -101,22 +102,22 @@ export class Recorder {
   }
 
   /** Settles after COMMIT. What one turn of the event loop records shares a transaction. */
-  record(vmId: VmId, drafts: readonly Draft[]): Promise<readonly RecordedEvent[]> {
+  record(vmId: VmId, drafts: readonly Draft[], admit?: Admit): Promise<readonly RecordedEvent[]> {
     return new Promise((resolve, reject) => {
-      this.#queue.push(this.#prepare(vmId, drafts, resolve, reject))
+      this.#queue.push({ ...this.#prepare(vmId, drafts), admit, resolve, reject })
       this.#schedule()
     })
   }
 
   /** Records now, after all that is queued, blocking up to 1 s for the writer's lock. */
-  recordSync(vmId: VmId, drafts: readonly Draft[]): readonly RecordedEvent[] {
+  recordSync(vmId: VmId, drafts: readonly Draft[], admit?: Admit): readonly RecordedEvent[] {
     let answer: { events: readonly RecordedEvent[] } | { error: unknown } | null = null
-    const own = this.#prepare(
-      vmId,
-      drafts,
-      (events) => (answer = { events }),
-      (error) => (answer = { error }),
-    )
+    const own: Pending = {
+      ...this.#prepare(vmId, drafts),
+      admit,
+      resolve: (events) => (answer = { events }),
+      reject: (error) => (answer = { error }),
+    }
     this.#queue.push(own)
     try {
       this.flushSync(limits.busySyncMsMax)
@@ -152,16 +153,11 @@ export class Recorder {
     }
   }
 
-  #prepare(
-    vmId: VmId,
-    drafts: readonly Draft[],
-    resolve: Pending['resolve'],
-    reject: Pending['reject'],
-  ): Pending {
+  #prepare(vmId: VmId, drafts: readonly Draft[]): Pick<Pending, 'vmId' | 'events' | 'conflicts'> {
     if (this.#isClosed) throw closedError()
     const occurredAt = timestamp(this.#options.clock)
     const events = drafts.map((draft) => this.#envelope(draft, occurredAt))
-    return { vmId, events, resolve, reject, conflicts: 0 }
+    return { vmId, events, conflicts: 0 }
   }
 
   #envelope(draft: Draft, occurredAt: string): Prepared {
@@ -311,7 +307,8 @@ export class Recorder {
       state = next
       entries.push({ event: { ...event, recordedAt }, after: state })
     }
-    const item = { streamId: vmStream(pending.vmId), expectedVersion: before.version, entries }
+    const { vmId, admit } = pending
+    const item = { streamId: vmStream(vmId), expectedVersion: before.version, entries, admit }
     return { kind: 'append', item, next: { version: before.version + entries.length, state } }
   }
 

@@ -23,6 +23,7 @@ import type {
   Released,
   SpawnRequest,
 } from './host/port.ts'
+import type { Admission } from './admission.ts'
 import { draftOf, intentOf, type VmEventInput } from './draft.ts'
 import { random } from './new-id.ts'
 import type { Draft, Recorder } from './recorder.ts'
@@ -54,6 +55,7 @@ export type CloseOptions = StopOptions
 /** What a handle needs of its ledger. @internal */
 export type VmDependencies = {
   readonly recorder: Recorder
+  readonly admission: Admission
   readonly host: Host
   readonly place: Place
   readonly subnetPool: SubnetPool
@@ -105,14 +107,29 @@ export class Vm {
     return Object.values(this.state().context.resources)
   }
 
-  /** Settles when the event is durable. @throws IllegalTransitionError, LedgerError INVALID_EVENT, BUSY ... */
+  /**
+   * Settles when the event is durable. @throws IllegalTransitionError, LedgerError INVALID_EVENT, BUSY ...;
+   * ResourceExhaustedError for vm.starting when disk is too low
+   */
   async record(input: VmEventInput): Promise<RecordedEvent> {
-    return only(await this.#deps.recorder.record(this.id, [this.#draft(input)]))
+    const { recorder, admission } = this.#deps
+    const drafts = [this.#draft(input)]
+    if (input.type !== 'vm.starting') return only(await recorder.record(this.id, drafts))
+    const events = await admission.admit({ vmId: this.id, needed: 0 }, (admit) =>
+      recorder.record(this.id, drafts, admit),
+    )
+    return only(events)
   }
 
   /** The same, now: blocks until the event is durable, at most 1 s for the writer's lock. */
   recordSync(input: VmEventInput): RecordedEvent {
-    return only(this.#deps.recorder.recordSync(this.id, [this.#draft(input)]))
+    const { recorder, admission } = this.#deps
+    const drafts = [this.#draft(input)]
+    if (input.type !== 'vm.starting') return only(recorder.recordSync(this.id, drafts))
+    const events = admission.admitSync({ vmId: this.id, needed: 0 }, (admit) =>
+      recorder.recordSync(this.id, drafts, admit),
+    )
+    return only(events)
   }
 
   /** The VM's subnet; the same one when asked again. @throws LedgerError SUBNETS_EXHAUSTED */

@@ -77,6 +77,28 @@ export class IllegalTransitionError extends LedgerError {
   }
 }
 
+/** There is not enough disk for one more VM; nothing was made or started. Bytes. */
+export class ResourceExhaustedError extends LedgerError {
+  override readonly name = 'ResourceExhaustedError'
+  readonly free: number
+  /** Of what is free, promised to VMs that are not running yet. */
+  readonly promised: number
+  readonly needed: number
+  /** What has to stay free. */
+  readonly floor: number
+
+  constructor(
+    message: string,
+    details: { vmId: string; free: number; promised: number; needed: number; floor: number },
+  ) {
+    super('RESOURCE_EXHAUSTED', message, { vmId: details.vmId })
+    this.free = details.free
+    this.promised = details.promised
+    this.needed = details.needed
+    this.floor = details.floor
+  }
+}
+
 /** A stored event cannot be read as what it says it is. */
 export class CorruptEventError extends LedgerError {
   override readonly name = 'CorruptEventError'

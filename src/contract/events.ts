@@ -185,12 +185,15 @@ export const catalogue = {
   ),
   'disk.checked': define(
     'host',
-    'Free space was looked at for an admission, with the verdict.',
+    'Free space was looked at for an admission: every refusal, else where the verdict changed. The verdict is on what is left of `free` without what is `promised` to other VMs and `needed` by this one.',
     z.strictObject({
       path: text,
       free: bytes,
       total: bytes,
+      promised: bytes,
+      needed: bytes,
       verdict: z.enum(['ok', 'warn', 'reject']),
+      vm: z.string().regex(vmIdPattern),
     }),
   ),
   'orphan.observed': define(
@@ -251,6 +254,9 @@ export type VmEventType = Extract<
   EventType,
   `vm.${string}` | `resource.${string}` | `subnet.${string}` | `cleanup.${string}`
 >
+
+/** Of the stream that is about the whole host. */
+export type HostEventType = Exclude<EventType, VmEventType | `image.${string}`>
 
 /** An event as the machine sees it: what, and when it was recorded. */
 export type VmEvent = {

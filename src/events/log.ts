@@ -30,7 +30,14 @@ export type AppendItem<State> = {
   readonly streamId: string
   readonly expectedVersion: number
   readonly entries: readonly { readonly event: NewEvent; readonly after: State }[]
+  readonly admit?: Admit | undefined
 }
+
+/**
+ * Asked under the writer's lock, right before the item is written, maybe twice: what others have promised
+ * stands still then. An error refuses this item alone. Must not write.
+ */
+export type Admit = () => LedgerError | null
 
 export type AppendResult =
   /** `isRepeated`: it was recorded before, by the same event ids. */
@@ -40,7 +47,7 @@ export type AppendResult =
       readonly isRepeated: boolean
     }
   | { readonly status: 'conflict'; readonly actualVersion: number }
-  /** A constraint, or the id's other payload: this item alone is refused. */
+  /** A constraint, the id's other payload, or not admitted: this item alone is refused. */
   | { readonly status: 'refused'; readonly error: LedgerError }
 
 type Appended = { readonly results: AppendResult[]; readonly head: Head }
@@ -191,7 +198,7 @@ export function openLog<State>(
   ): Appended {
     let head = start
     const results = items.map((item) => {
-      const result = findRepeated(item) ?? appendOne(item, head)
+      const result = findRepeated(item) ?? findRefusal(item) ?? appendOne(item, head)
       if (result.status === 'recorded' && !result.isRepeated) head = headAfter(result.events)
       return result
     })
@@ -200,8 +207,13 @@ export function openLog<State>(
 
   /** No question asked: the triggers refuse a version that is not the next one. */
   function trusting(items: readonly AppendItem<State>[]): AppendOne<State> {
-    const newest = new Map(items.filter(isSurelyNew).map((item) => [item.streamId, item]))
-    return (item, head) => appendNew(item, head, (newest.get(item.streamId) ?? item) === item)
+    const followed = new Set<string>()
+    const superseded = new Set<AppendItem<State>>()
+    for (const item of items.toReversed()) {
+      if (followed.has(item.streamId)) superseded.add(item)
+      if (isSurelyTaken(item)) followed.add(item.streamId)
+    }
+    return (item, head) => appendNew(item, head, !superseded.has(item))
   }
 
   function appendNew(item: AppendItem<State>, head: Head, isNewest: boolean): AppendResult {
@@ -259,6 +271,11 @@ export function openLog<State>(
     return { status: 'refused', error: new LedgerError('IDEMPOTENCY_CONFLICT', message) }
   }
 
+  function findRefusal({ admit }: AppendItem<State>): AppendResult | null {
+    const error = admit?.() ?? null
+    return error === null ? null : { status: 'refused', error }
+  }
+
   function refuseNewerSchema(): void {
     const version = sql.userVersion.get() as number
     if (version === schemaVersion) return
@@ -301,6 +318,10 @@ export function openLog<State>(
 /** No caller chose an id, so none of it can have been recorded before. */
 const isSurelyNew = (item: AppendItem<unknown>): boolean =>
   !item.entries.some(({ event }) => event.isIdGiven)
+
+/** Neither repeated nor refused by anything but a constraint, which undoes all: then it is written. */
+const isSurelyTaken = (item: AppendItem<unknown>): boolean =>
+  item.admit === undefined && isSurelyNew(item)
 
 const isSame = (
   event: NewEvent,

@@ -1,6 +1,6 @@
 /** Questions to the projections, and their answers as the API gives them. */
 import type Database from 'better-sqlite3'
-import { asc, desc, eq } from 'drizzle-orm'
+import { and, asc, desc, eq, gt, inArray } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/better-sqlite3'
 import type { Phase } from '../contract/phases.ts'
 import { events } from '../events/schema.ts'
@@ -8,10 +8,21 @@ import { explained } from '../events/sqlite-errors.ts'
 import type { VmSummary } from './answers.ts'
 import { subnetAllocationsTable, vmsTable } from './schema.ts'
 
+/** From the promise until what was promised is written. */
+const promisedPhases: readonly Phase[] = ['creating', 'created', 'starting']
+
 export type Queries = ReturnType<typeof createQueries>
 
 export function createQueries(db: Database.Database) {
   const orm = drizzle({ client: db })
+  // Asked under the writer's lock, so it is built once; not before it is asked, for the table may be gone.
+  const preparePromised = () =>
+    orm
+      .select({ vmId: vmsTable.id, version: vmsTable.version, diskBytes: vmsTable.diskBytes })
+      .from(vmsTable)
+      .where(and(inArray(vmsTable.phase, promisedPhases), gt(vmsTable.diskBytes, 0)))
+      .prepare()
+  let promised: ReturnType<typeof preparePromised> | null = null
   return {
     /** Newest first. */
     listVms: (phase: Phase | null): VmSummary[] =>
@@ -34,6 +45,13 @@ export function createQueries(db: Database.Database) {
           .orderBy(desc(events.position))
           .all(),
       ),
+    /** What VMs that are not running yet were promised on disk. */
+    promisedDisk: (): { vmId: string; version: number; diskBytes: number }[] =>
+      explained(db, () =>
+        (promised ??= preparePromised())
+          .all()
+          .map((row) => ({ ...row, diskBytes: row.diskBytes ?? 0 })),
+      ),
     takenOctets: (): number[] =>
       explained(db, () =>
         orm
@@ -46,6 +64,6 @@ export function createQueries(db: Database.Database) {
 }
 
 function toSummary(row: typeof vmsTable.$inferSelect): VmSummary {
-  const { configJson: _, heldJson, phase, ...rest } = row
+  const { configJson: _, diskBytes: _promised, heldJson, phase, ...rest } = row
   return { ...rest, phase: phase as Phase, held: JSON.parse(heldJson) as string[], removed: false }
 }

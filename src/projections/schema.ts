@@ -1,4 +1,4 @@
-/** The projections' tables as drizzle sees them; drizzle/ledger/0002_projections.sql makes them. */
+/** The projections' tables as drizzle sees them; drizzle/ledger/ makes them. */
 import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'
 
 export const vmsTable = sqliteTable('vms', {
@@ -17,6 +17,7 @@ export const vmsTable = sqliteTable('vms', {
   attempts: integer().notNull(),
   retryAt: text('retry_at'),
   phaseSince: text('phase_since').notNull(),
+  diskBytes: integer('disk_bytes'),
 })
 
 export const vmLifecycleTable = sqliteTable('vm_lifecycle', {

@@ -26,6 +26,7 @@ export const vms: Projection = {
     'attempts',
     'retry_at',
     'phase_since',
+    'disk_bytes',
   ],
   key: ['id'],
   keeps: 'state',
@@ -51,6 +52,7 @@ export const vms: Projection = {
         attempts: context.attempts,
         retry_at: context.retryAt,
         phase_since: context.phaseSince ?? event.recordedAt,
+        disk_bytes: context.diskBytes,
       },
     }
   },

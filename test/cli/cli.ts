@@ -86,7 +86,7 @@ export async function supervise(
   { lives = false } = {},
 ): Promise<void> {
   const host = simulatedHost({ world, pid: world.process() })
-  const ledger = openLedger({ home, host })
+  const ledger = openLedger({ home, host, disk: false })
   try {
     await work(ledger, host)
   } finally {

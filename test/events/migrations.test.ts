@@ -28,8 +28,10 @@ const migration = (version: number, sql: string): Migration => ({
   name: `test_${version}`,
   sql,
 })
-const invalid = [...shipped, migration(3, 'CREATE TABLE half (a); THIS IS INVALID SQL')]
-const third = [...shipped, migration(3, 'CREATE TABLE extra (a INTEGER) STRICT')]
+const newest = shipped.length
+const next = newest + 1
+const invalid = [...shipped, migration(next, 'CREATE TABLE half (a); THIS IS INVALID SQL')]
+const newer = [...shipped, migration(next, 'CREATE TABLE extra (a INTEGER) STRICT')]
 const now = '2026-01-01T00:00:00.000Z'
 const open = (home: string, migrations: readonly Migration[]) =>
   openDatabase({ file: join(home, 'state.db'), migrations, readonly: false, now })
@@ -97,7 +99,7 @@ describe('a failing migration', () => {
       const { acknowledged } = await child.next<{ acknowledged: string[] }>()
       expect(acknowledged.length).toBeGreaterThan(20)
       expect(tables(home)).toEqual(before)
-      expect(otherClient(home).pragma('user_version', { simple: true })).toBe(2)
+      expect(otherClient(home).pragma('user_version', { simple: true })).toBe(newest)
       const stored = new Set(otherClient(home).prepare('SELECT event_id FROM events').pluck().all())
       expect(acknowledged.filter((id) => !stored.has(id))).toEqual([])
       expect(openTestLedger({ home }).verify().ok).toBe(true)
@@ -109,7 +111,7 @@ describe('a failing migration', () => {
   test('says what happened and names a verified copy from before it', async () => {
     const ledger = openTestLedger()
     await ledger.createVm({ backend: 'test' })
-    const backup = join(ledger.home, 'state.db.premigrate-3.bak')
+    const backup = join(ledger.home, `state.db.premigrate-${next}.bak`)
     expect(() => open(ledger.home, invalid)).toThrow(
       `nothing changed: near "THIS": syntax error. A copy from before it is ${backup}`,
     )
@@ -124,11 +126,11 @@ describe('a schema that moved on', () => {
     const ledger = openTestLedger()
     await ledger.createVm({ backend: 'test' })
     writeFileSync(join(ledger.home, 'state.db.premigrate-2.bak'), 'an older copy')
-    open(ledger.home, third).close()
-    open(ledger.home, third).close()
+    open(ledger.home, newer).close()
+    open(ledger.home, newer).close()
     expect(tables(ledger.home)).toContain('extra')
     expect(readdirSync(ledger.home).filter((file) => file.endsWith('.bak'))).toEqual([
-      'state.db.premigrate-3.bak',
+      `state.db.premigrate-${next}.bak`,
     ])
   })
 
@@ -138,16 +140,16 @@ describe('a schema that moved on', () => {
     const slow = otherClient(ledger.home)
     const prepare = slow.prepare.bind(slow)
     const overtaken = (sql: string) => {
-      if (sql.startsWith('VACUUM')) open(ledger.home, third).close()
+      if (sql.startsWith('VACUUM')) open(ledger.home, newer).close()
       return prepare(sql)
     }
     Object.assign(slow, { prepare: overtaken })
-    migrate(slow, third, now)
-    expect(modules(ledger.home)).toHaveLength(3)
-    const backup = join(ledger.home, 'state.db.premigrate-3.bak')
+    migrate(slow, newer, now)
+    expect(modules(ledger.home)).toHaveLength(next)
+    const backup = join(ledger.home, `state.db.premigrate-${next}.bak`)
     const copy = new Database(backup, { readonly: true })
     onTestFinished(() => void copy.close())
-    expect(copy.pragma('user_version', { simple: true })).toBe(2)
+    expect(copy.pragma('user_version', { simple: true })).toBe(newest)
     expect(temporaries(ledger.home)).toEqual([])
   })
 
@@ -165,14 +167,14 @@ describe('a schema that moved on', () => {
     left(`3.bak.${process.pid}`, 3_700_000)
     const young = left(`3.bak.${process.pid}0`, 60_000)
     const ours = left('3.bak.1', 0)
-    open(ledger.home, third).close()
+    open(ledger.home, newer).close()
     expect(temporaries(ledger.home)).toEqual([ours, young].toSorted())
   })
 
   test('stops an older program at its next append, and at its next open', async () => {
     const ledger = openTestLedger()
     const vm = await ledger.createVm({ backend: 'test' })
-    open(ledger.home, third).close()
+    open(ledger.home, newer).close()
     await expect(vm.record({ type: 'vm.created' })).rejects.toMatchObject({ code: 'NEWER_SCHEMA' })
     expect(() => vm.recordSync({ type: 'vm.created' })).toThrow(
       expect.objectContaining({ code: 'NEWER_SCHEMA' }),

@@ -14,8 +14,14 @@ export function temporaryHome(): string {
   return join(folder, 'home')
 }
 
+/** Whatever room this machine has: tests of the disk's guard say `disk` themselves. */
 export function openTestLedger(options: LedgerOptions = {}): Ledger {
-  const ledger = openLedger({ home: temporaryHome(), host: simulatedHost(), ...options })
+  const ledger = openLedger({
+    home: temporaryHome(),
+    host: simulatedHost(),
+    disk: false,
+    ...options,
+  })
   onTestFinished(() => ledger.close())
   return ledger
 }
