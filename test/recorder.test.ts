@@ -75,6 +75,17 @@ describe('group commit', () => {
     expect(ledger.verify().ok).toBe(true)
   })
 
+  test('the projections show the last record of a turn, also where its id was given', async () => {
+    const ledger = openTestLedger()
+    const vm = await ledger.createVm({ backend: 'test' })
+    await Promise.all([
+      vm.record({ type: 'vm.created' }),
+      vm.record({ type: 'vm.starting', eventId: '01JZZZZZZZZZZZZZZZZZZZZZZZ' }),
+    ])
+    expect(ledger.list()).toMatchObject([{ phase: 'starting', version: vm.version() }])
+    expect(ledger.verify().findings).toEqual([])
+  })
+
   test('call order is kept, also with recordSync in between', async () => {
     const ledger = openTestLedger()
     const vm = await ledger.createVm({ backend: 'test' })

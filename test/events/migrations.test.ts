@@ -194,6 +194,28 @@ describe('a schema that moved on', () => {
   })
 })
 
+describe('migration 3', () => {
+  test('fills what VMs were promised from their histories, as a rebuild would', async () => {
+    const ledger = openTestLedger()
+    const sizes = { 'vm-none': null, 'vm-zero': 0, 'vm-some': 4096, 'vm-most': 2 ** 53 - 1 }
+    for (const [id, diskBytes] of Object.entries(sizes))
+      await ledger.createVm({ id, backend: 'test', diskBytes })
+    ledger.close()
+    const old = otherClient(ledger.home)
+    old.exec('ALTER TABLE vms DROP COLUMN disk_bytes')
+    old.exec('DELETE FROM schema_migrations WHERE version >= 3; PRAGMA user_version = 2')
+    const again = openTestLedger({ home: ledger.home })
+    const rows = old.prepare('SELECT id, disk_bytes AS bytes FROM vms').all() as {
+      id: string
+      bytes: number | null
+    }[]
+    expect(Object.fromEntries(rows.map(({ id, bytes }) => [id, bytes]))).toEqual(sizes)
+    expect(again.verify().findings).toEqual([])
+    again.rebuildProjections()
+    expect(again.verify().findings).toEqual([])
+  })
+})
+
 function damaged(bytes: (file: string) => Buffer): string {
   const home = temporaryHome()
   open(home, shipped).close()

@@ -317,7 +317,7 @@ describe('projections', () => {
 const isKey = (table: string, column: string): boolean =>
   table === 'vm_lifecycle' ? column === 'position' : column === 'id' || column === 'vm_id'
 const cellChange = (column: string, value: unknown): unknown => {
-  if (value === null) return 'x'
+  if (value === null) return column === 'disk_bytes' ? 7 : 'x'
   if (column === 'status') return value === 'crashed' ? 'stopped' : 'crashed'
   if (column === 'position') return 1_000_000
   if (column === 'octet') return 7
