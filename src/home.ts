@@ -1,4 +1,4 @@
-/** Where the home is when nobody says: the environment first, then the XDG place. */
+/** Where home and cache are when nobody says: the environment first, then the XDG place. */
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 
@@ -11,5 +11,15 @@ export function defaultHome(env: Environment = process.env): string {
     env['VMLEDGER_HOME'] ||
     stateDirectory ||
     join(env['XDG_STATE_HOME'] || join(homedir(), '.local', 'state'), 'vmledger')
+  )
+}
+
+/** `$VMLEDGER_CACHE`, `$CACHE_DIRECTORY` (systemd), else `$XDG_CACHE_HOME/vmledger`. */
+export function defaultCache(env: Environment = process.env): string {
+  const cacheDirectory = env['CACHE_DIRECTORY']?.split(':')[0]
+  return (
+    env['VMLEDGER_CACHE'] ||
+    cacheDirectory ||
+    join(env['XDG_CACHE_HOME'] || join(homedir(), '.cache'), 'vmledger')
   )
 }

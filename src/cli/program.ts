@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { Command } from 'commander'
 import { packageRoot } from '../events/migrations.ts'
 import { addDemo } from './demo.ts'
+import { addDisk } from './disk.ts'
 import { addGc } from './gc.ts'
 import { addHead } from './head.ts'
 import { addHistory } from './history.ts'
@@ -42,7 +43,8 @@ export function createProgram(): Command {
       outputError: (text, write) => write(text.replace(/^error: /, 'vmledger: ')),
     })
     .exitOverride()
-  for (const add of [addList, addShow, addHistory, addReplay, addGc, addHead, addDemo]) add(program)
+  const commands = [addList, addShow, addHistory, addReplay, addGc, addDisk, addHead, addDemo]
+  for (const add of commands) add(program)
   return program
 }
 

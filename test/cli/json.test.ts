@@ -1,6 +1,7 @@
 // The JSON lines are a contract: keys may be added, none may go or change its type.
 import { expect, test } from 'vitest'
 import { z } from 'zod'
+import type { Ledger } from '../../src/ledger.ts'
 import { jsonLines, type Machine, makeVm, newMachine, populated, runCli, supervise } from './cli.ts'
 
 const v = z.literal(1)
@@ -52,6 +53,16 @@ const schemas = {
     ),
     allowed: z.array(z.string()),
     kept_reason: z.string().nullable(),
+  }),
+  disk: z.strictObject({
+    v,
+    path: z.string(),
+    free: z.int().nonnegative().nullable(),
+    total: z.int().nonnegative().nullable(),
+    free_inodes: z.int().nonnegative().nullable(),
+    reserved: z.int().nonnegative(),
+    reclaimable: z.int().nonnegative().nullable(),
+    verdict: z.enum(['ok', 'warn', 'reject', 'unknown']),
   }),
   history: z.strictObject({
     v,
@@ -237,6 +248,24 @@ test('replay of all, verify, rebuild, head', async () => {
   ])
   expect(await parsed(z.looseObject({ v }), machine, 'replay', '--rebuild')).toMatchObject([
     { rebuilt: true, events },
+  ])
+})
+
+test('disk: a line a file system, with what is promised on it, and an exit code for its verdict', async () => {
+  const machine = newMachine()
+  const work = async (ledger: Ledger) =>
+    void (await ledger.createVm({ backend: 'test', diskBytes: 4096 }))
+  await supervise(machine, work, { lives: true })
+  const ended = await runCli(['disk', '--json', '--cache', machine.home], { machine })
+  const lines = jsonLines(ended).map((line) => schemas.disk.parse(line))
+  expect(lines).toMatchObject([{ path: machine.home, reserved: 4096, reclaimable: null }])
+  // Whatever room this machine has.
+  expect(ended.code).toBe(lines[0]?.verdict === 'reject' ? 75 : 0)
+  const table = await runCli(['disk', '--cache', '/proc'], { machine })
+  expect(table.stdout).toMatch(/^PATH .* VERDICT\n.*\n\/proc .* unknown\n$/)
+  expect([table.code, table.stderr]).toEqual([
+    4,
+    'vmledger: free space of /proc cannot be read: its file system does not say its size\n',
   ])
 })
 
