@@ -4,7 +4,6 @@ import { CorruptEventError, LedgerError } from './contract/errors.ts'
 import type { ProcessIdentity } from './contract/resources.ts'
 import {
   type Credit,
-  type Credits,
   judge,
   type Look,
   noCredits,
@@ -41,6 +40,9 @@ export type Asked = { readonly vmId: string; readonly needed: number }
 
 /** One try to record under the guard, and what it saw; null before it, and where nothing could be seen. */
 type Try = { readonly admit: Admit; look: Look | null; refusal: LedgerError | null }
+
+/** Of every VM with a promise, at which version its owner was proven dead; null where it was not. */
+type Voids = ReadonlyMap<string, number | null>
 
 /** null where the guard refused. */
 type Made<T> = { readonly value: T } | null
@@ -80,14 +82,14 @@ export class Admission {
   async admit<T>(asked: Asked, record: (admit?: Admit) => Promise<T>): Promise<T> {
     if (this.#options.disk === false) return record()
     // At once, before anything is waited for: what is recorded in one turn keeps its order.
-    const first = this.#try(asked, noCredits)
+    const first = this.#try(asked, null)
     const made = await unlessRefused(first, record)
     if (made !== null) {
       await this.#say(asked, () => (isLow(first) ? this.#makeRoom(0) : first.look))
       return made.value
     }
     await this.#makeRoom(asked.needed)
-    const second = this.#try(asked, this.#credits())
+    const second = this.#try(asked, this.#voids())
     const madeNow = await unlessRefused(second, record)
     await this.#say(asked, () => second.look)
     return valueOf(madeNow, second)
@@ -96,13 +98,13 @@ export class Admission {
   /** The same, now, and without making room, which takes time. */
   admitSync<T>(asked: Asked, record: (admit?: Admit) => T): T {
     if (this.#options.disk === false) return record()
-    const first = this.#try(asked, noCredits)
+    const first = this.#try(asked, null)
     const made = unlessRefusedSync(first, record)
     if (made !== null) {
-      this.#saySync(asked, () => (isLow(first) ? this.#look(0, this.#credits()) : first.look))
+      this.#saySync(asked, () => (isLow(first) ? this.#look(0, this.#voids()) : first.look))
       return made.value
     }
-    const second = this.#try(asked, this.#credits())
+    const second = this.#try(asked, this.#voids())
     const madeNow = unlessRefusedSync(second, record)
     this.#saySync(asked, () => second.look)
     return valueOf(madeNow, second)
@@ -111,7 +113,7 @@ export class Admission {
   /** The file systems of these paths, each once; of what does not exist nothing is said. */
   report(paths: readonly string[]): DiskReport[] {
     const own = diskSpace(this.#options.folder)
-    const reserved = reservedBytes(this.#options.promised(), this.#credits())
+    const reserved = this.#reserved(this.#voids())
     const seen = new Set<number>()
     return paths.flatMap((path): DiskReport[] => {
       const space = diskSpace(path)
@@ -128,12 +130,12 @@ export class Admission {
     })
   }
 
-  #try(asked: Asked, credits: Credits): Try {
+  #try(asked: Asked, voids: Voids | null): Try {
     const tried: Try = {
       look: null,
       refusal: null,
       admit: () => {
-        const look = this.#look(asked.needed, credits)
+        const look = this.#look(asked.needed, voids)
         tried.look = look
         tried.refusal = look?.verdict === 'reject' ? this.#refusal(asked.vmId, look) : null
         return tried.refusal
@@ -146,21 +148,31 @@ export class Admission {
     return refusalOf(vmId, look, this.#thresholds.rejectBelowBytes)
   }
 
-  /** Promises first: one that ends meanwhile counts twice, where the other way round it would not count. */
-  #look(needed: number, credits: Credits): Look | null {
-    const promised = reservedBytes(this.#options.promised(), credits)
+  /**
+   * Promises first, then what is written of them, then what is free: whatever moves meanwhile counts twice,
+   * where the other way round it would not count.
+   */
+  #look(needed: number, voids: Voids | null): Look | null {
+    const promised = this.#reserved(voids)
     const space = diskSpace(this.#options.folder)
     if (space.kind === 'unreadable') this.#warnOnce(`free space is unknown: ${space.error.message}`)
     return judge(space, promised, needed, this.#thresholds)
   }
 
-  #credits(): Credits {
-    return new Map(this.#options.promised().map(({ vmId }) => [vmId, this.#creditOf(vmId)]))
+  /** null counts every promise whole: quick, and enough while there is room for all of it. */
+  #reserved(voids: Voids | null): number {
+    const promised = this.#options.promised()
+    if (voids === null) return reservedBytes(promised, noCredits)
+    const credits = promised.map(({ vmId }): [string, Credit] => {
+      const allocated = allocatedBytes(this.#options.stateDirOf(vmId))
+      return [vmId, { allocated, voidAt: voids.get(vmId) ?? null }]
+    })
+    return reservedBytes(promised, new Map(credits))
   }
 
-  #creditOf(vmId: string): Credit {
-    const allocated = allocatedBytes(this.#options.stateDirOf(vmId))
-    return { allocated, voidAt: this.#voidAt(vmId) }
+  /** Not to be asked under the writer's lock: what a fold remembers then may be rolled back. */
+  #voids(): Voids {
+    return new Map(this.#options.promised().map(({ vmId }) => [vmId, this.#voidAt(vmId)]))
   }
 
   #voidAt(vmId: string): number | null {
@@ -180,11 +192,11 @@ export class Admission {
   /** What is there now, after what can be freed was freed if that is low. */
   async #makeRoom(needed: number): Promise<Look | null> {
     const { disk } = this.#options
-    const look = this.#look(needed, this.#credits())
+    const look = this.#look(needed, this.#voids())
     if (disk === false || disk.reclaim === undefined || look === null || look.verdict === 'ok')
       return look
     await this.#reclaim(disk.reclaim)
-    return this.#look(needed, this.#credits())
+    return this.#look(needed, this.#voids())
   }
 
   /** Who asks while one runs waits for that one. What fails is said, and is no reason to refuse. */

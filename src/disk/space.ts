@@ -20,7 +20,7 @@ export type DiskSpace =
       readonly error: { readonly code: string; readonly message: string }
     }
 
-const entriesMax = 4_096
+const entriesMax = 1_024
 const depthMax = 8
 const blockBytes = 512
 
