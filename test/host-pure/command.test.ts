@@ -23,6 +23,7 @@ test('exit code, output and input', async () => {
     code: 3,
     signal: null,
     stdout: 'given',
+    isCut: false,
     stderr: 'said',
     timedOut: false,
     ended: true,
@@ -82,8 +83,10 @@ test('stderr is cut and secrets are taken out of it; stdout is bounded', async (
   const { stderr } = await sh('echo password=hunter2hunter2 >&2; yes | head -c 10000 >&2')
   expect(stderr).not.toContain('hunter2')
   expect(stderr.length).toBeLessThanOrEqual(1024)
-  const { stdout } = await sh('yes | head -c 6000000')
-  expect(stdout.length).toBe(4 * 1024 * 1024)
+  const { stdout, isCut } = await sh('yes | head -c 6000000')
+  expect([stdout.length, isCut]).toEqual([4 * 1024 * 1024, true])
+  const all = await sh('yes | head -c 6000000', { stdoutBytesMax: 6_000_000 })
+  expect([all.stdout.length, all.isCut]).toEqual([6_000_000, false])
 })
 
 test('it inherits what it is given, from 3 on, and speaks plain English', async () => {

@@ -2,8 +2,8 @@
 import { expect, test } from 'vitest'
 import { segmentsOf } from '../../src/host/linux/holder.ts'
 import { escapesTable } from '../../src/host/linux/nft-body.ts'
-import { parseName, parseTable } from '../../src/host/linux/nft-table.ts'
-import { parseLink } from '../../src/host/linux/tap.ts'
+import { parseLinks } from '../../src/host/linux/links.ts'
+import { parseName, parseTables } from '../../src/host/linux/tables.ts'
 
 test.each(['a', 'a/b.c', '.hidden', '...'])('%j is a path below', (name) => {
   expect(segmentsOf(name)).toEqual(name.split('/'))
@@ -59,35 +59,59 @@ test('a table is named by family and name', () => {
     expect(parseName(bad)).toBeNull()
 })
 
+const tableOf = (text: string) => parseTables(text)?.get('ip/t')
+
 test('handle and comment are those of the table, not of what is in it', () => {
-  const text =
-    'table ip t { # handle 7\n\tcomment "ours"\n\tchain c { # handle 9\n\t\tcomment "theirs"\n\t}\n}\n'
-  expect(parseTable(text)).toEqual({ table: { handle: 7, comment: 'ours' } })
-  expect(
-    parseTable('table ip t { # handle 7\n\tchain c { # handle 9\n\t\tcomment "theirs"\n\t}\n}\n'),
-  ).toEqual({
-    table: { handle: 7, comment: null },
+  const chain = '\tchain c { # handle 9\n\t\tcomment "theirs"\n\t}\n}\n'
+  expect(tableOf(`table ip t { # handle 7\n\tcomment "ours"\n${chain}`)).toEqual({
+    handle: 7,
+    comment: 'ours',
   })
-  expect(parseTable('table ip t { # progname x handle 3\n}\n')).toEqual({
-    table: { handle: 3, comment: null },
-  })
-  for (const bad of ['', 'table ip t {\n}\n', 'nonsense'])
-    expect(parseTable(bad)).toHaveProperty('error')
+  expect(tableOf(`table ip t { # handle 7\n${chain}`)).toEqual({ handle: 7, comment: null })
+  expect(tableOf('table ip t { # progname x handle 3\n}\n')).toEqual({ handle: 3, comment: null })
+})
+
+test('of all tables each has its own handle and comment', () => {
+  const text = `# Warning: table ip nat is managed by iptables-nft, do not touch!
+table ip nat { # handle 1
+	chain c { # handle 1
+		comment "vmledger:x:theirs"
+	}
+}
+table inet t { # handle 2
+	comment "ours"
+}
+# Warning: again
+table ip t { # handle 3
+	flags dormant
+	comment "ours too"
+}
+`
+  expect([...(parseTables(text) ?? [])]).toEqual([
+    ['ip/nat', { handle: 1, comment: null }],
+    ['inet/t', { handle: 2, comment: 'ours' }],
+    ['ip/t', { handle: 3, comment: 'ours too' }],
+  ])
+  expect(parseTables('')?.size).toBe(0)
+})
+
+test.each([
+  'table ip t {\n}\n',
+  'nonsense',
+  'table ip a { # handle 1\n}\ntable ip t {\n}\n',
+  'table ip t { # handle 1\n}\ntable ip t { # handle 2\n}\n',
+])('the list of tables %j is not read in part', (text) => {
+  expect(parseTables(text)).toBeNull()
 })
 
 test('a link is the row of its name; what cannot be read is not "absent"', () => {
   const row = { ifname: 'fc-a', ifindex: 3, ifalias: 'tag' }
-  expect(parseLink(JSON.stringify([row]), 'fc-a')).toEqual({ link: { ifindex: 3, ifalias: 'tag' } })
-  expect(parseLink('[{"ifname":"fc-a","ifindex":3}]', 'fc-a')).toEqual({
-    link: { ifindex: 3, ifalias: null },
-  })
-  for (const bad of [
-    '',
-    '{}',
-    '[]',
-    '[{}]',
-    '[null]',
-    JSON.stringify([{ ...row, ifname: 'fc-b' }]),
+  const tap = { linkinfo: { info_kind: 'tun', info_data: { type: 'tap' } } }
+  const rows = [row, {}, { ifname: 'fc-b', ifindex: 4, ...tap }]
+  expect([...(parseLinks(JSON.stringify(rows)) ?? [])]).toEqual([
+    ['fc-a', { ifindex: 3, ifalias: 'tag', isTap: false }],
+    ['fc-b', { ifindex: 4, ifalias: null, isTap: true }],
   ])
-    expect(parseLink(bad, 'fc-a')).toHaveProperty('error')
+  for (const bad of ['', '{}', '[null]', '[{"ifname":"fc-a"}]', JSON.stringify([row, row])])
+    expect(parseLinks(bad)).toBeNull()
 })

@@ -7,6 +7,7 @@ export type CommandOptions = {
   /** Descriptors that the command inherits as 3, 4, ...: a lock among them outlives us with it. */
   readonly fds?: readonly number[]
   readonly timeoutMs?: number
+  readonly stdoutBytesMax?: number
 }
 
 export type CommandResult = {
@@ -15,6 +16,8 @@ export type CommandResult = {
   readonly code: number | null
   readonly signal: string | null
   readonly stdout: string
+  /** It printed more than was kept: what is missing in `stdout` may still be there. */
+  readonly isCut: boolean
   readonly stderr: string
   readonly timedOut: boolean
   /** False where even SIGKILL did not end it in time: it may still do what it was told to. */
@@ -22,7 +25,9 @@ export type CommandResult = {
 }
 
 const timeoutMsDefault = 10_000
-const stdoutBytesMax = 4 * 1024 * 1024
+const stdoutBytesDefault = 4 * 1024 * 1024
+/** For lists of all that a host has, however much that is. */
+export const listingBytesMax = 64 * 1024 * 1024
 const stderrBytesMax = 1024
 /** A command stuck in the kernel does not die at once. */
 const killMs = 2_000
@@ -34,7 +39,12 @@ export const succeeded = (result: CommandResult): boolean => result.code === 0 &
 export async function run(
   command: string,
   args: readonly string[],
-  { input, fds = [], timeoutMs = timeoutMsDefault }: CommandOptions = {},
+  {
+    input,
+    fds = [],
+    timeoutMs = timeoutMsDefault,
+    stdoutBytesMax = stdoutBytesDefault,
+  }: CommandOptions = {},
 ): Promise<CommandResult> {
   let child: ChildProcess
   try {
@@ -53,20 +63,31 @@ export async function run(
   child.stdin?.end(input)
   const end = await ended(child, timeoutMs)
   if ('error' in end) return notStarted(command, end.error)
-  return { ...end, missing: false, stdout: stdout(), stderr: redactText(stderr().trim()) }
+  return {
+    ...end,
+    missing: false,
+    stdout: stdout.text(),
+    isCut: stdout.isCut(),
+    stderr: redactText(stderr.text().trim()),
+  }
 }
 
 /** `ip` and `nft` live in sbin, which is not on every user's path. */
 const searchPath = (): string => `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin:/usr/bin:/bin`
 
-function collect(stream: NodeJS.ReadableStream | null, bytesMax: number): () => string {
+type Collected = { text(): string; isCut(): boolean }
+
+function collect(stream: NodeJS.ReadableStream | null, bytesMax: number): Collected {
   const chunks: Buffer[] = []
   let bytes = 0
   stream?.on('data', (chunk: Buffer) => {
     if (bytes < bytesMax) chunks.push(chunk.subarray(0, bytesMax - bytes))
     bytes += chunk.length
   })
-  return () => Buffer.concat(chunks).toString('utf8')
+  return {
+    text: () => Buffer.concat(chunks).toString('utf8'),
+    isCut: () => bytes > bytesMax,
+  }
 }
 
 type End =
@@ -125,5 +146,6 @@ function notStarted(command: string, error: unknown): CommandResult {
   const stderr = missing
     ? `\`${command}\` is not installed, or not executable for this user`
     : message
-  return { missing, code: null, signal: null, stdout: '', stderr, timedOut: false, ended: true }
+  const nothing = { code: null, signal: null, stdout: '', isCut: false }
+  return { ...nothing, missing, stderr, timedOut: false, ended: true }
 }

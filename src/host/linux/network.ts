@@ -1,8 +1,10 @@
 /** What the drivers of network things share: the namespace that the thing is in. */
 import { readFileSync } from 'node:fs'
 import { endianness, networkInterfaces } from 'node:os'
+import type { Identity } from '../../contract/resources.ts'
 import type { HeldResource } from '../../contract/state.ts'
-import type { DriverContext, Failure } from '../port.ts'
+import { vmIdOfTag } from '../place.ts'
+import type { DriverContext, Failure, Tagged } from '../port.ts'
 import { failure } from './answers.ts'
 import { namespaceId } from './identity.ts'
 
@@ -24,6 +26,18 @@ export function otherNetwork({ identity, spec }: HeldResource): Failure | null {
 /** The helper lock for a command that may create something: it is held as long as the command lives. */
 export const fdsOf = ({ hold }: DriverContext): number[] =>
   hold === null || hold.fd === null ? [] : [hold.fd]
+
+/** The thing of this name if its tag is one of this ledger. */
+export function tagged(
+  kind: string,
+  name: string,
+  tag: string | null,
+  ledgerId: string,
+  identity: Identity,
+): Tagged[] {
+  const vmId = tag === null ? null : vmIdOfTag(tag, ledgerId)
+  return tag === null || vmId === null ? [] : [{ kind, name, tag, vmId, identity }]
+}
 
 /** IPv4 networks that an address or route of this host uses; the default route is none. */
 export function networksInUse(): string[] {

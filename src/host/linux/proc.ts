@@ -76,17 +76,21 @@ export function isCloseOnExec(fdinfo: string): boolean {
 export const openersOf = (file: FileId): number[] =>
   pids().filter((pid) => descriptorsOf(pid).some((fd) => isFile(`/proc/${pid}/fd/${fd}`, file)))
 
-/** Processes that have the TAP open. */
-export function tapHolders(name: string): number[] {
-  const line = `iff:\t${name}`
-  return pids().filter((pid) =>
-    descriptorsOf(pid).some(
-      (fd) =>
-        isPath(`/proc/${pid}/fd/${fd}`) &&
-        textOf(`/proc/${pid}/fdinfo/${fd}`).split('\n').includes(line),
-    ),
-  )
+/** Processes that have these TAPs open, by name: one scan for all of them. */
+export function tapHolders(names: ReadonlySet<string>): Map<string, number[]> {
+  const holders = new Map<string, number[]>()
+  for (const pid of names.size === 0 ? [] : pids())
+    for (const name of new Set(tapsOf(pid)))
+      if (names.has(name)) holders.set(name, [...(holders.get(name) ?? []), pid])
+  return holders
 }
+
+const tapsOf = (pid: number): string[] =>
+  descriptorsOf(pid).flatMap((fd) => {
+    if (!isPath(`/proc/${pid}/fd/${fd}`)) return []
+    const name = /^iff:\t(.+)$/m.exec(textOf(`/proc/${pid}/fdinfo/${fd}`))?.[1]
+    return name === undefined ? [] : [name]
+  })
 
 /** `pid 12 (qemu-system-x86)`; the name of the program is no secret, its arguments may be. */
 export function describePid(pid: number): string {

@@ -1,30 +1,31 @@
 /** The driver of TAP devices: made and tagged in one `ip` batch, deleted only when nobody has them open. */
 import { isIP } from 'node:net'
 import type { Resource } from '../../contract/resources.ts'
-import type { HeldResource } from '../../contract/state.ts'
-import type { Created, Driver, DriverContext, Failure, Observed, Place, Released } from '../port.ts'
-import {
-  bad,
-  badBy,
-  commandFailure,
-  confirmedBy,
-  exists,
-  failure,
-  foreign,
-  notCreated,
-  settledBy,
-  unknown,
-} from './answers.ts'
+import type {
+  Created,
+  Driver,
+  DriverContext,
+  Failure,
+  Listed,
+  Observed,
+  Place,
+  ReleaseRequest,
+} from '../port.ts'
+import { commandFailure, exists, failure, foreign, notCreated, unknown } from './answers.ts'
+import { type Batch, batchMsMax, type Look, releaseMany, releaseOne, type Target } from './batch.ts'
 import { run, succeeded } from './command.ts'
-import { fdsOf, netFacts, otherNetwork } from './network.ts'
+import { type Link, lookAtLink, lookAtLinks } from './links.ts'
+import { fdsOf, netFacts, otherNetwork, tagged } from './network.ts'
 import { describePid, tapHolders } from './proc.ts'
 
 export const tapDriver: Driver = {
   kind: 'tap',
   intentFacts: netFacts,
   create,
-  observe,
-  release,
+  observe: async (context, held) => judge({ context, held }, await lookAtLink(held.name)),
+  release: (context, held) => releaseOne(batch, { context, held }),
+  releaseMany: (requests) => releaseMany(batch, requests),
+  list,
 }
 
 /** What `ip -batch` reads splits at blanks: only names that can be nothing else. */
@@ -32,26 +33,24 @@ const namePattern = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$/
 /** Names with another meaning: to sysctl, and `if7` to `ip`, which may take it for the device of index 7. */
 const reserved = /^(?:all|default|if\d+)$/
 
-type Link = { readonly ifindex: number; readonly ifalias: string | null }
-
 async function create(context: DriverContext, { name, spec }: Resource): Promise<Created> {
   const address = addressOf(spec['address'])
   if (!namePattern.test(name) || reserved.test(name))
     return notCreated(failure('INVALID_SPEC', `${name} is not a device name of 1 to 15 bytes`))
   if (address === null)
     return notCreated(failure('INVALID_SPEC', 'spec.address is not an IP address'))
-  const before = await linkOf(name)
+  const before = await lookAtLink(name)
   if ('error' in before) return notCreated(before.error)
-  if (before.link !== null) return exists(`a device ${name} exists already`)
-  const input = batch(name, context.place.tag, address)
+  if (before.found !== null) return exists(`a device ${name} exists already`)
+  const input = commands(name, context.place.tag, address)
   const result = await run('ip', ['-batch', '-'], { input, fds: fdsOf(context) })
-  const after = await linkOf(name)
+  const after = await lookAtLink(name)
   if (succeeded(result) && isTagged(after, context.place))
-    return { outcome: 'acquired', identity: { name, ifindex: after.link.ifindex, ...netFacts() } }
+    return { outcome: 'acquired', identity: identityOf(name, after.found) }
   return undo(context.place, name, after, commandFailure('ip', result))
 }
 
-function batch(name: string, tag: string, address: string): string {
+function commands(name: string, tag: string, address: string): string {
   return [
     `tuntap add dev ${name} mode tap`,
     `link set dev ${name} alias ${tag}`,
@@ -65,85 +64,70 @@ function batch(name: string, tag: string, address: string): string {
 async function undo(
   place: Place,
   name: string,
-  after: LinkAnswer,
+  after: Look<Link>,
   error: Failure,
 ): Promise<Created> {
   if ('error' in after) return { outcome: 'unverified', error }
-  if (after.link === null) return notCreated(error)
+  if (after.found === null) return notCreated(error)
   if (!isTagged(after, place))
     return /device or resource busy/i.test(error.message)
       ? exists(`a device ${name} exists already`)
       : { outcome: 'unverified', error }
   await run('ip', ['link', 'del', 'dev', name])
-  const left = await linkOf(name)
-  return 'link' in left && left.link === null ? notCreated(error) : { outcome: 'unverified', error }
+  const left = await lookAtLink(name)
+  return 'found' in left && left.found === null
+    ? notCreated(error)
+    : { outcome: 'unverified', error }
 }
 
-async function observe({ place }: DriverContext, held: HeldResource): Promise<Observed> {
+const batch: Batch<Link> = { look: lookAtLink, lookAtAll: lookAtLinks, judge, users, remove }
+
+function judge({ context, held }: ReleaseRequest, look: Look<Link>): Observed {
   const elsewhere = otherNetwork(held)
   if (elsewhere !== null) return unknown(elsewhere)
-  const answer = await linkOf(held.name)
-  if ('error' in answer) return unknown(answer.error)
-  if (answer.link === null) return { outcome: 'absent' }
-  const { ifindex } = answer.link
-  if (!isTagged(answer, place)) return foreign(`the device ${held.name} does not carry our tag`)
-  if (held.identity !== null && held.identity['ifindex'] !== ifindex)
+  if ('error' in look) return unknown(look.error)
+  if (look.found === null) return { outcome: 'absent' }
+  if (!isTagged(look, context.place))
+    return foreign(`the device ${held.name} does not carry our tag`)
+  if (held.identity !== null && held.identity['ifindex'] !== look.found.ifindex)
     return foreign(`the device ${held.name} is another one than was made`)
-  return { outcome: 'present', identity: { name: held.name, ifindex, ...netFacts() } }
+  return { outcome: 'present', identity: identityOf(held.name, look.found) }
 }
 
-async function release(context: DriverContext, held: HeldResource): Promise<Released> {
-  const settled = settledBy(await observe(context, held))
-  if (settled !== null) return settled
-  // The kernel deletes a TAP under a running VMM without a word.
-  const users = tapHolders(held.name)
-  if (users.length > 0)
-    return bad(
-      'busy',
-      failure('BUSY', `${held.name} is open in ${users.map(describePid).join(', ')}`),
-    )
-  const result = await run('ip', ['link', 'del', 'dev', held.name])
-  const after = confirmedBy(await observe(context, held))
-  if (after.outcome === 'released' || succeeded(result)) return after
-  return badBy(commandFailure('ip', result))
+/** The kernel deletes a TAP under a running VMM without a word. */
+function users(names: readonly string[]): ReadonlyMap<string, string> {
+  const holders = tapHolders(new Set(names))
+  return new Map(
+    [...holders].map(([name, pids]) => [name, pids.map(describePid).join(', ')] as const),
+  )
 }
 
-type LinkAnswer = { readonly link: Link | null } | { readonly error: Failure }
-
-async function linkOf(name: string): Promise<LinkAnswer> {
-  const result = await run('ip', ['-j', '-d', 'link', 'show', 'dev', name])
-  if (!succeeded(result)) {
-    return /does not exist|cannot find device|no such device/i.test(result.stderr)
-      ? { link: null }
-      : { error: commandFailure('ip', result) }
-  }
-  return parseLink(result.stdout, name)
+async function remove(targets: readonly Target[]): Promise<Failure | null> {
+  const names = targets.map(({ request }) => request.held.name)
+  const [first = ''] = names
+  if (names.length > 1 && !names.every((name) => namePattern.test(name)))
+    return failure('INVALID_SPEC', 'one of the names could be taken for something else')
+  const input = names.map((name) => `link del dev ${name}\n`).join('')
+  const result =
+    names.length === 1
+      ? await run('ip', ['link', 'del', 'dev', first])
+      : await run('ip', ['-force', '-batch', '-'], { input, timeoutMs: batchMsMax })
+  return succeeded(result) ? null : commandFailure('ip', result)
 }
 
-export function parseLink(json: string, name: string): LinkAnswer {
-  try {
-    const rows: unknown = JSON.parse(json)
-    const row: unknown = Array.isArray(rows) ? rows.find((r: unknown) => named(r, name)) : undefined
-    if (
-      row !== null &&
-      typeof row === 'object' &&
-      'ifindex' in row &&
-      typeof row.ifindex === 'number'
-    ) {
-      const ifalias = 'ifalias' in row && typeof row.ifalias === 'string' ? row.ifalias : null
-      return { link: { ifindex: row.ifindex, ifalias } }
-    }
-  } catch {
-    // Answered below: what cannot be parsed was not read.
-  }
-  return { error: failure('UNREADABLE', 'ip printed what we cannot read') }
+async function list(_home: string, ledgerId: string): Promise<Listed> {
+  const links = await lookAtLinks()
+  if ('error' in links) return { outcome: 'unknown', error: links.error }
+  const found = [...links.all].flatMap(([name, link]) =>
+    link.isTap ? tagged('tap', name, link.ifalias, ledgerId, identityOf(name, link)) : [],
+  )
+  return { outcome: 'listed', found }
 }
 
-const named = (row: unknown, name: string): boolean =>
-  row !== null && typeof row === 'object' && 'ifname' in row && row.ifname === name
+const identityOf = (name: string, { ifindex }: Link) => ({ name, ifindex, ...netFacts() })
 
-const isTagged = (answer: LinkAnswer, place: Place): answer is { link: Link } =>
-  'link' in answer && answer.link?.ifalias === place.tag
+const isTagged = (look: Look<Link>, place: Place): look is { found: Link } =>
+  'found' in look && look.found?.ifalias === place.tag
 
 /** `a.b.c.d/len`; '' without an address, null for what is none. */
 function addressOf(given: unknown): string | null {

@@ -1,0 +1,122 @@
+/** Gives back many things of one kind in few commands: looks at all, releases what is ours, looks at all again. */
+import { assert } from '../../contract/errors.ts'
+import type { Identity } from '../../contract/resources.ts'
+import type { Failure, Observed, Released, ReleaseRequest } from '../port.ts'
+import { bad, badBy, confirmedBy, failure, settledBy } from './answers.ts'
+
+/** What stands under one name, or why that cannot be told. */
+export type Look<Found> = { readonly found: Found | null } | { readonly error: Failure }
+
+/** Something that was just observed to be ours, and that nobody uses. */
+export type Target = { readonly request: ReleaseRequest; readonly identity: Identity }
+
+/** What a kind must know for that. */
+export type Batch<Found> = {
+  look(name: string): Promise<Look<Found>>
+  lookAtAll(): Promise<{ readonly all: ReadonlyMap<string, Found> } | { readonly error: Failure }>
+  /** What the thing that was found is to this request. */
+  judge(request: ReleaseRequest, look: Look<Found>): Observed
+  /** Who uses these, by name: they stay. */
+  users(names: readonly string[]): ReadonlyMap<string, string>
+  /** One command for all of them; null where it succeeded. The outcome is what stands afterwards. */
+  remove(targets: readonly Target[]): Promise<Failure | null>
+}
+
+/** Deleting one TAP takes the kernel about 17 ms: a command for this many ends in time. */
+const targetsMax = 200
+export const batchMsMax = 30_000
+
+export async function releaseOne<Found>(
+  batch: Batch<Found>,
+  request: ReleaseRequest,
+): Promise<Released> {
+  const [answer] = await releaseAtOnce(batch, [request])
+  assert(answer !== undefined, 'every request has an answer')
+  return answer
+}
+
+/** Answers in order, as if each had been released by itself. */
+export async function releaseMany<Found>(
+  batch: Batch<Found>,
+  requests: readonly ReleaseRequest[],
+): Promise<readonly Released[]> {
+  const answers: Released[] = []
+  for (const some of split(requests)) answers.push(...(await releaseAtOnce(batch, some)))
+  return answers
+}
+
+/** A name that comes again is for a later command, which finds what the earlier one left of it. */
+function split(requests: readonly ReleaseRequest[]): ReleaseRequest[][] {
+  const parts: ReleaseRequest[][] = []
+  let names = new Set<string>()
+  for (const request of requests) {
+    const { name } = request.held
+    if (parts.length === 0 || names.size >= targetsMax || names.has(name)) {
+      parts.push([])
+      names = new Set()
+    }
+    names.add(name)
+    parts.at(-1)?.push(request)
+  }
+  return parts
+}
+
+type Answers = Map<ReleaseRequest, Released>
+
+async function releaseAtOnce<Found>(
+  batch: Batch<Found>,
+  requests: readonly ReleaseRequest[],
+): Promise<Released[]> {
+  const answers: Answers = new Map()
+  const ours: Target[] = []
+  for (const [request, seen] of await observeAll(batch, requests)) {
+    const settled = settledBy(seen)
+    if (settled !== null) answers.set(request, settled)
+    else if (seen.outcome === 'present') ours.push({ request, identity: seen.identity })
+  }
+  const users = batch.users(ours.map(nameOf))
+  for (const target of ours) {
+    const user = users.get(nameOf(target))
+    if (user === undefined) continue
+    const error = failure('BUSY', `${nameOf(target)} is open in ${user}`)
+    answers.set(target.request, bad('busy', error))
+  }
+  const free = ours.filter((target) => !users.has(nameOf(target)))
+  if (free.length > 0) await removeAll(batch, free, answers)
+  return requests.flatMap((request) => answers.get(request) ?? [])
+}
+
+const nameOf = ({ request }: Target): string => request.held.name
+
+async function removeAll<Found>(batch: Batch<Found>, targets: readonly Target[], answers: Answers) {
+  const problem = await batch.remove(targets)
+  const after = await observeAll(
+    batch,
+    targets.map(({ request }) => request),
+  )
+  for (const [request, seen] of after) {
+    const answer = confirmedBy(seen)
+    if (answer.outcome === 'released' || problem === null) answers.set(request, answer)
+    // One that is absent or refused may stop the others of its command: then each gets its own.
+    else if (targets.length > 1) answers.set(request, await releaseOne(batch, request))
+    else answers.set(request, badBy(problem))
+  }
+}
+
+/** One listing for several; where that cannot be read, a look at each. */
+async function observeAll<Found>(
+  batch: Batch<Found>,
+  requests: readonly ReleaseRequest[],
+): Promise<Map<ReleaseRequest, Observed>> {
+  const seen = new Map<ReleaseRequest, Observed>()
+  const listing = requests.length > 1 ? await batch.lookAtAll() : null
+  for (const request of requests) {
+    const { name } = request.held
+    const look =
+      listing !== null && 'all' in listing
+        ? { found: listing.all.get(name) ?? null }
+        : await batch.look(name)
+    seen.set(request, batch.judge(request, look))
+  }
+  return seen
+}
