@@ -1,6 +1,7 @@
 /** Gives back many things of one kind in few commands: looks at all, releases what is ours, looks at all again. */
 import { assert } from '../../contract/errors.ts'
 import type { Identity } from '../../contract/resources.ts'
+import { inBatches } from '../batches.ts'
 import type { Failure, Observed, Released, ReleaseRequest } from '../port.ts'
 import { bad, badBy, confirmedBy, failure, settledBy } from './answers.ts'
 
@@ -41,24 +42,9 @@ export async function releaseMany<Found>(
   requests: readonly ReleaseRequest[],
 ): Promise<readonly Released[]> {
   const answers: Released[] = []
-  for (const some of split(requests)) answers.push(...(await releaseAtOnce(batch, some)))
+  for (const some of inBatches(requests, targetsMax))
+    answers.push(...(await releaseAtOnce(batch, some)))
   return answers
-}
-
-/** A name that comes again is for a later command, which finds what the earlier one left of it. */
-function split(requests: readonly ReleaseRequest[]): ReleaseRequest[][] {
-  const parts: ReleaseRequest[][] = []
-  let names = new Set<string>()
-  for (const request of requests) {
-    const { name } = request.held
-    if (parts.length === 0 || names.size >= targetsMax || names.has(name)) {
-      parts.push([])
-      names = new Set()
-    }
-    names.add(name)
-    parts.at(-1)?.push(request)
-  }
-  return parts
 }
 
 type Answers = Map<ReleaseRequest, Released>

@@ -1,12 +1,25 @@
 /** The simulated drivers: they answer as the real ones do, about things that stand on a simulated machine. */
-import { dirname, resolve } from 'node:path'
+import { basename, dirname, resolve } from 'node:path'
+import { assert } from '../../contract/errors.ts'
 import type { HeldResource } from '../../contract/state.ts'
-import type { Driver, Observed, Place } from '../port.ts'
-import { bad, confirmedBy, failure, notCreated, notReleased, settledBy, unseen } from './answers.ts'
+import { inBatches } from '../batches.ts'
+import { vmIdOfTag } from '../place.ts'
+import type { Driver, Observed, Place, Released, ReleaseRequest, Tagged } from '../port.ts'
+import {
+  bad,
+  confirmedBy,
+  failure,
+  failureBy,
+  notCreated,
+  notReleased,
+  settledBy,
+  unseen,
+} from './answers.ts'
+import type { Work } from './commands.ts'
 import type { Operation } from './faults.ts'
 import { isNetworkKind, isPathKind, isSame, type Machine, type Thing, thingAt } from './machine.ts'
 import { processOf } from './processes.ts'
-import type { Supervisor } from './supervisor.ts'
+import type { Supervisor, Task } from './supervisor.ts'
 
 /** The driver of every kind that stands under a name: tap, nft_table, file, directory, socket and others. */
 export function thingDriver(supervisor: Supervisor, kind: string): Driver {
@@ -15,6 +28,36 @@ export function thingDriver(supervisor: Supervisor, kind: string): Driver {
   const observe: Driver['observe'] = async ({ place }, held) => {
     const { refusal } = await supervisor.run(command('observe', held), { type: 'look' })
     return refusal === null ? look(world.read(), place, held) : unseen(refusal)
+  }
+  const task = (operation: Operation, held: HeldResource, work: Work): Task => ({
+    command: command(operation, held),
+    work,
+  })
+
+  /** In two commands, however many they are: a look at all, and the release of what is ours. */
+  async function releaseAll(requests: readonly ReleaseRequest[]): Promise<Released[]> {
+    const looks = requests.map(({ held }) => task('observe', held, { type: 'look' }))
+    const looked = await supervisor.runMany(looks)
+    const machine = world.read()
+    const judged = requests.map(({ context: { place }, held }, index) => {
+      const refusal = looked[index]?.refusal ?? null
+      const seen = refusal === null ? look(machine, place, held) : unseen(refusal)
+      if (seen.outcome !== 'present') return settledBy(seen)
+      const name = standingName(held, place)
+      const user = userOf(machine, kind, name)
+      if (user !== null) return bad('busy', failure('BUSY', `${name} is open in pid ${user}`))
+      return task('release', held, { type: 'remove', kind, name, identity: seen.identity })
+    })
+    const tasks = judged.flatMap((answer) => ('work' in answer ? answer : []))
+    const ran = new Map((await supervisor.runMany(tasks)).map((r, index) => [tasks[index], r]))
+    const after = world.read()
+    return requests.map(({ context: { place }, held }, index) => {
+      const answer = judged[index]
+      assert(answer !== undefined, 'every request was judged')
+      if (!('work' in answer)) return answer
+      const refusal = ran.get(answer)?.refusal ?? null
+      return refusal === null ? confirmedBy(look(after, place, held)) : notReleased(refusal)
+    })
   }
 
   return {
@@ -38,15 +81,24 @@ export function thingDriver(supervisor: Supervisor, kind: string): Driver {
       return { outcome: 'exists', error: failure('EXISTS', `${kind} ${name} exists already`) }
     },
     async release(context, held) {
-      const seen = await observe(context, held)
-      if (seen.outcome !== 'present') return settledBy(seen)
-      const name = standingName(held, context.place)
-      const user = userOf(world.read(), kind, name)
-      if (user !== null) return bad('busy', failure('BUSY', `${name} is open in pid ${user}`))
-      const work = { type: 'remove', kind, name, identity: seen.identity } as const
-      const { refusal } = await supervisor.run(command('release', held), work)
-      if (refusal !== null) return notReleased(refusal)
-      return confirmedBy(look(world.read(), context.place, held))
+      const [answer] = await releaseAll([{ context, held }])
+      assert(answer !== undefined, 'every request has an answer')
+      return answer
+    },
+    async releaseMany(requests) {
+      const answers: Released[] = []
+      for (const batch of inBatches(requests, Infinity)) answers.push(...(await releaseAll(batch)))
+      return answers
+    },
+    async list(home, ledgerId) {
+      const listing = { operation: 'list', kind, name: '*' } as const
+      const { refusal } = await supervisor.run(listing, { type: 'look' })
+      if (refusal !== null) return { outcome: 'unknown', error: failureBy(refusal) }
+      const found = world
+        .read()
+        .things.filter((thing) => thing.kind === kind)
+        .flatMap((thing) => taggedBy(thing, home, ledgerId))
+      return { outcome: 'listed', found }
     },
   }
 }
@@ -64,6 +116,16 @@ const standingName = (
   { kind, name }: { kind: string; name: string },
   { stateDir }: Place,
 ): string => (isPathKind(kind) ? resolve(stateDir, name) : name)
+
+/** Of directories only those in which VMs live, as on a real host. */
+function taggedBy({ kind, name, tag, identity }: Thing, home: string, ledgerId: string): Tagged[] {
+  const vmId = tag === null ? null : vmIdOfTag(tag, ledgerId)
+  if (tag === null || vmId === null) return []
+  if (kind !== 'directory') return [{ kind, name, tag, vmId, identity }]
+  if (dirname(name) !== resolve(home, 'vms')) return []
+  const below = basename(name) === vmId ? '.' : `../${basename(name)}`
+  return [{ kind, name: below, tag, vmId, identity }]
+}
 
 const isWithin = (name: string, directory: string): boolean =>
   `${name}/`.startsWith(`${directory}/`)

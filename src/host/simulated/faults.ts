@@ -1,6 +1,6 @@
 /** Faults as data: which operation on what goes wrong, how, and how often. */
 
-export type Operation = 'create' | 'observe' | 'release' | 'spawn' | 'fence' | 'verdict'
+export type Operation = 'create' | 'observe' | 'release' | 'list' | 'spawn' | 'fence' | 'verdict'
 
 /** What is done to what; the name of a spawn or a fence is the VM's id, that of a verdict the pid. */
 export type Command = {

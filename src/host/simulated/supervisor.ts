@@ -11,6 +11,8 @@ import type { World } from './world.ts'
 export type Refusal = Extract<FaultOutcome, 'denied' | 'failed' | 'busy' | 'unknown'>
 export type Ran = { readonly refusal: Refusal | null; readonly pid: number | null }
 
+export type Task = { readonly command: Command; readonly work: Work }
+
 export type SupervisorOptions = {
   readonly world: World
   readonly pid: number
@@ -68,24 +70,55 @@ export class Supervisor {
 
   /** Runs one command to its end, unless a fault comes in between. */
   async run(command: Command, work: Work, locks: readonly Inherited[] = []): Promise<Ran> {
-    const fault = this.begin(command)
-    if (fault === 'denied' || fault === 'failed' || fault === 'busy') {
-      await this.#pause()
-      return { refusal: fault, pid: null }
-    }
-    if (work.type === 'look' && fault !== 'slow') {
-      await this.#pause()
-      if (fault !== 'unknown') this.end(fault)
-      return { refusal: fault === 'unknown' ? fault : null, pid: null }
-    }
-    const pid = this.world.change((machine) => startCommand(machine, this.self.pid, work, locks))
-    if (pid === null) return { refusal: 'busy', pid }
-    if (fault === 'unknown') return { refusal: fault, pid }
-    if (fault === 'slow') await this.#ended([pid, this.self.pid])
-    else await this.#pause()
-    if (fault !== 'slow') this.world.change((machine) => finishCommand(machine, pid))
-    this.end(fault)
-    return { refusal: null, pid }
+    this.assertAlive()
+    this.commands.push(command)
+    const [ran] = await this.#perform([{ command, work }], locks)
+    assert(ran !== undefined, 'every task was run')
+    return ran
+  }
+
+  /** One command that does all of this, which may go wrong for each. */
+  async runMany(tasks: readonly Task[]): Promise<Ran[]> {
+    const [first] = tasks
+    if (first === undefined) return []
+    this.assertAlive()
+    const name = tasks.map(({ command }) => command.name).join(' ')
+    this.commands.push({ ...first.command, name })
+    return this.#perform(tasks, [])
+  }
+
+  async #perform(tasks: readonly Task[], locks: readonly Inherited[]): Promise<Ran[]> {
+    const faults = tasks.map(({ command }) => this.#fault(command))
+    const started = this.#start(tasks, faults, locks)
+    const slow = started.filter((pid, index) => pid !== null && faults[index] === 'slow')
+    if (slow.length === 0) await this.#pause()
+    for (const pid of slow) if (pid !== null) await this.#ended([pid, this.self.pid])
+    const ending = started.filter((_, index) => !isLeftInFlight(faults[index]))
+    if (ending.some((pid) => pid !== null))
+      this.world.change((machine) => {
+        for (const pid of ending) if (pid !== null) finishCommand(machine, pid)
+      })
+    this.end(faults.find((fault) => fault === 'crash_after') ?? null)
+    return tasks.map(({ work }, index) => {
+      const [fault = null, pid = null] = [faults[index], started[index]]
+      if (isRefusal(fault)) return { refusal: fault, pid }
+      return { refusal: pid === null && needsProcess(work, fault) ? 'busy' : null, pid }
+    })
+  }
+
+  /** A process for each task; null for those that are refused, or only look. */
+  #start(
+    tasks: readonly Task[],
+    faults: readonly (FaultOutcome | null)[],
+    locks: readonly Inherited[],
+  ): (number | null)[] {
+    const isStarted = tasks.map(({ work }, index) => needsProcess(work, faults[index] ?? null))
+    if (!isStarted.includes(true)) return tasks.map(() => null)
+    return this.world.change((machine) =>
+      tasks.map(({ work }, index) =>
+        isStarted[index] === true ? startCommand(machine, this.self.pid, work, locks) : null,
+      ),
+    )
   }
 
   /** Counts a command and takes its fault. @throws SimulatedCrash */
@@ -93,6 +126,10 @@ export class Supervisor {
     this.assertAlive()
     if (command.operation !== 'fence' && command.operation !== 'verdict')
       this.commands.push(command)
+    return this.#fault(command)
+  }
+
+  #fault(command: Command): FaultOutcome | null {
     const fault = this.faults.take(command)
     if (fault === 'crash_before') this.crash()
     this.assertAlive()
@@ -111,6 +148,21 @@ export class Supervisor {
   }
 
   #ended(pids: readonly number[]): Promise<void> {
+    if (pids.some((pid) => processOf(this.world.read(), pid)?.isAlive !== true))
+      return Promise.resolve()
     return new Promise((resolve) => this.world.watch(pids, resolve))
   }
+}
+
+const isRefusal = (fault: FaultOutcome | null): fault is Refusal =>
+  fault === 'denied' || fault === 'failed' || fault === 'busy' || fault === 'unknown'
+
+/** Its end is somebody else's: the world's, or nobody's. */
+const isLeftInFlight = (fault: FaultOutcome | null | undefined): boolean =>
+  fault === 'unknown' || fault === 'slow'
+
+/** What changes something runs as a process, which may outlive its supervisor; so does a look that hangs. */
+const needsProcess = (work: Work, fault: FaultOutcome | null): boolean => {
+  if (fault === 'denied' || fault === 'failed' || fault === 'busy') return false
+  return work.type !== 'look' || fault === 'slow'
 }
