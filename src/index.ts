@@ -31,7 +31,7 @@ export type {
   Tagged,
   Verdict,
 } from './host/port.ts'
-export { directory, fileCopy, nftTable, tap, tapName } from './host/resources.ts'
+export { directory, fileCopy, nftTable, overlay, socket, tap, tapName } from './host/resources.ts'
 export type { VmEventInput } from './draft.ts'
 export { defaultHome } from './home.ts'
 export {

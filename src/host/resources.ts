@@ -23,6 +23,28 @@ export const fileCopy = ({ from, to }: { from: string; to: string }): Resource =
   spec: { from },
 })
 
+/**
+ * A qcow2 file at `to`, relative to the VM's state directory, that keeps the VM's changes to `backing` (absolute).
+ * `format` is that of the backing file, qcow2 by default; the size is the backing file's unless given.
+ */
+export const overlay = (file: {
+  backing: string
+  to: string
+  format?: string
+  sizeBytes?: number
+}): Resource => ({
+  kind: 'overlay',
+  name: file.to,
+  spec: {
+    backing: file.backing,
+    format: file.format ?? 'qcow2',
+    ...(file.sizeBytes === undefined ? {} : { sizeBytes: file.sizeBytes }),
+  },
+})
+
+/** A unix socket that the VMM will bind, at a path of at most 107 bytes below the VM's state directory. */
+export const socket = ({ name }: { name: string }): Resource => ({ kind: 'socket', name, spec: {} })
+
 /** A directory of the VM, relative to its state directory; `.` is the state directory itself. */
 export const directory = (name: string): Resource => ({ kind: 'directory', name, spec: {} })
 

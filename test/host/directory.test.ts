@@ -273,3 +273,46 @@ test.each(['/^mkdir', '/^rename', '/^(unlink|rmdir)'])(
     expect(kills).toBeGreaterThan(0)
   },
 )
+
+test('listed are the directories of VMs with a tag of this ledger, and no link is followed', async () => {
+  const identity = await make()
+  const other = '01JD0000000000000000000001'
+  const vms = dirname(place.stateDir)
+  for (const [entry, tag] of [
+    ['vm-none', null],
+    ['vm-other', `vmledger:${other}:vm-other\n`],
+    ['vm-copy', `vmledger:${ledgerId}:vm-test\n`],
+  ] as const) {
+    mkdirSync(join(vms, entry))
+    if (tag !== null) writeFileSync(join(vms, entry, '.vmledger'), tag)
+  }
+  writeFileSync(join(vms, 'file'), '')
+  symlinkSync(place.stateDir, join(vms, 'vm-link'))
+  mkdirSync(join(vms, 'vm-marker-link'))
+  symlinkSync(join(place.stateDir, '.vmledger'), join(vms, 'vm-marker-link', '.vmledger'))
+  mkdirSync(join(vms, 'vm-fifo'))
+  execFileSync('mkfifo', [join(vms, 'vm-fifo', '.vmledger')])
+  const tag = `vmledger:${ledgerId}:vm-test`
+  const listed = await driver.list?.(place.home, ledgerId)
+  if (listed?.outcome !== 'listed') throw new Error(JSON.stringify(listed))
+  const [own, copy, ...more] = listed.found.toSorted((a, b) => (a.name < b.name ? -1 : 1))
+  expect(more).toEqual([])
+  expect(own).toEqual({ kind: 'directory', name: '.', tag, vmId: 'vm-test', identity })
+  expect(copy).toMatchObject({ name: '../vm-copy', tag, vmId: 'vm-test' })
+  expect(await driver.release(context, held(copy?.identity ?? null, '../vm-copy'))).toMatchObject({
+    outcome: 'unverified',
+  })
+  expect(existsSync(join(vms, 'vm-copy'))).toBe(true)
+})
+
+test('without a home, or behind a link, nothing is listed', async () => {
+  expect(await driver.list?.(join(place.home, 'nothing'), ledgerId)).toEqual({
+    outcome: 'listed',
+    found: [],
+  })
+  await make()
+  const elsewhere = join(place.home, 'elsewhere')
+  mkdirSync(elsewhere)
+  symlinkSync(dirname(place.stateDir), join(elsewhere, 'vms'))
+  expect(await driver.list?.(elsewhere, ledgerId)).toMatchObject({ outcome: 'unknown' })
+})

@@ -18,7 +18,7 @@ import {
 import { join } from 'node:path'
 import { beforeEach, expect, test } from 'vitest'
 import type { Identity } from '../../src/contract/resources.ts'
-import { fileDriver } from '../../src/host/linux/file.ts'
+import { fileDriver as driver } from '../../src/host/linux/file.ts'
 import { linuxHost } from '../../src/host/linux/host.ts'
 import type { DriverContext, Place } from '../../src/host/port.ts'
 import { commandDirectory, withCommand } from '../support/commands.ts'
@@ -26,7 +26,6 @@ import { contextOf, heldOf } from '../support/place.ts'
 import { testPlace } from '../support/temporary.ts'
 import { actThrough, asNobody, startAct, until } from '../support/run-act.ts'
 
-const driver = fileDriver('file')
 const name = 'rootfs.ext4'
 let place: Place
 let context: DriverContext

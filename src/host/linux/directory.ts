@@ -1,7 +1,17 @@
 /** The driver of directories: the state directory itself (`.`) and what else a VM wants below it. */
-import { mkdir, rmdir } from 'node:fs/promises'
+import { mkdir, readdir, rmdir } from 'node:fs/promises'
+import { join } from 'node:path'
 import type { HeldResource } from '../../contract/state.ts'
-import type { Created, Driver, DriverContext, Observed, Place, Released } from '../port.ts'
+import type {
+  Created,
+  Driver,
+  DriverContext,
+  Listed,
+  Observed,
+  Place,
+  Released,
+  Tagged,
+} from '../port.ts'
 import {
   absent,
   badBy,
@@ -23,10 +33,12 @@ import {
   isSameFile,
   lookAt,
   openDir,
+  openStrictly,
   type Dir,
 } from './descriptors.ts'
 import { observedBy, withHolder } from './holder.ts'
-import { isMarked, writeMarker } from './marker.ts'
+import { isMarked, tagIn, writeMarker } from './marker.ts'
+import { tagged } from './network.ts'
 
 export const directoryDriver: Driver = {
   kind: 'directory',
@@ -55,6 +67,33 @@ export const directoryDriver: Driver = {
       return badBy(failureOf(error))
     }
   },
+
+  async list(home, ledgerId): Promise<Listed> {
+    try {
+      return { outcome: 'listed', found: await listIn(join(home, 'vms'), ledgerId) }
+    } catch (error) {
+      if (codeOf(error) === 'ENOENT') return { outcome: 'listed', found: [] }
+      return { outcome: 'unknown', error: failureOf(error) }
+    }
+  },
+}
+
+/** Where VMs live: one that lies under another name than its own is named by the way there. */
+async function listIn(path: string, ledgerId: string): Promise<Tagged[]> {
+  const vms = await openStrictly(path)
+  try {
+    const found: Tagged[] = []
+    for (const name of await readdir(vms.path)) {
+      const seen = await tagIn(vms, name)
+      if (seen === null) continue
+      const { tag, identity } = seen
+      const [own] = tagged('directory', '.', tag, ledgerId, identity)
+      if (own !== undefined) found.push(own.vmId === name ? own : { ...own, name: `../${name}` })
+    }
+    return found
+  } finally {
+    await vms.handle.close()
+  }
 }
 
 async function makeIn(place: Place, parent: Dir, name: string): Promise<Created> {

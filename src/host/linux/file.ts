@@ -1,6 +1,6 @@
 /** The driver of files: a copy of an image, sparse and by reflink where the file system can. */
 import { constants } from 'node:fs'
-import { copyFile, link, open, unlink, type FileHandle } from 'node:fs/promises'
+import { copyFile, open, unlink, type FileHandle } from 'node:fs/promises'
 import { isAbsolute } from 'node:path'
 import type { HeldResource } from '../../contract/state.ts'
 import type { Created, Driver, DriverContext, Failure, Observed, Released } from '../port.ts'
@@ -17,33 +17,32 @@ import {
   notCreated,
   released,
 } from './answers.ts'
-import { run, succeeded } from './command.ts'
-import {
-  NotOurs,
-  at,
-  fileIdentity,
-  inheritOwner,
-  isSameFile,
-  lookAt,
-  type Dir,
-} from './descriptors.ts'
+import { run, succeeded, type CommandResult } from './command.ts'
+import { at, fileIdentity, isSameFile, lookAt, type Dir } from './descriptors.ts'
 import { observedBy, withHolder } from './holder.ts'
+import { fdsOf } from './network.ts'
+import { makeFile, partialOf } from './new-file.ts'
 import { describePid, openersOf } from './proc.ts'
 
 const copyMsMax = 600_000
 
-/** Also the driver of `overlay`: observed and given back alike. */
-export const fileDriver = (kind: string): Driver => ({
+type Make = (
+  context: DriverContext,
+  spec: HeldResource['spec'],
+  dir: Dir,
+  name: string,
+) => Promise<Created>
+
+/** A kind of regular file in the state directory; they differ only in how one is made. */
+export const regularFileDriver = (kind: string, make: Make): Driver => ({
   kind,
 
   async create(context, { name, spec }): Promise<Created> {
-    const { from } = spec
-    if (typeof from !== 'string' || !isAbsolute(from))
-      return notCreated(failure('INVALID_SPEC', 'spec.from is not an absolute path'))
     try {
-      return await withHolder(context.place, name, (dir, last) =>
-        copyInto(context, dir, last, from),
-      )
+      return await withHolder(context.place, name, async (dir, last) => {
+        if ((await lookAt(dir, last)) !== null) return exists(`${last} exists already`)
+        return make(context, spec, dir, last)
+      })
     } catch (error) {
       return notCreated(failureOf(error))
     }
@@ -66,62 +65,32 @@ export const fileDriver = (kind: string): Driver => ({
   },
 })
 
-const partialOf = (name: string): string => `.${name}.vmledger-partial`
+export const fileDriver: Driver = regularFileDriver('file', async (context, spec, dir, name) => {
+  const { from } = spec
+  if (typeof from !== 'string' || !isAbsolute(from))
+    return notCreated(failure('INVALID_SPEC', 'spec.from is not an absolute path'))
+  return withSource(from, (source) =>
+    makeFile(dir, name, (target, path) => copy(context, source, target, from, path)),
+  )
+})
 
-async function copyInto(
-  context: DriverContext,
-  dir: Dir,
-  name: string,
-  from: string,
+/** Runs `work` with the file open; a fifo of that name does not stop us. */
+export async function withSource(
+  path: string,
+  work: (source: FileHandle) => Promise<Created>,
 ): Promise<Created> {
-  if ((await lookAt(dir, name)) !== null) return exists(`${name} exists already`)
-  const source = await open(from, constants.O_RDONLY | constants.O_NONBLOCK)
+  const source = await open(path, constants.O_RDONLY | constants.O_NONBLOCK)
   try {
-    if (!(await source.stat()).isFile())
-      return notCreated(failure('INVALID_SPEC', `${from} is not a regular file`))
-    return await copyFrom(context, source, from, dir, name)
+    if ((await source.stat()).isFile()) return await work(source)
+    return notCreated(failure('INVALID_SPEC', `${path} is not a regular file`))
   } finally {
     await source.close()
   }
 }
 
-async function copyFrom(
-  context: DriverContext,
-  source: FileHandle,
-  from: string,
-  dir: Dir,
-  name: string,
-): Promise<Created> {
-  const target = await openPartial(dir, partialOf(name))
-  try {
-    await inheritOwner(target, dir)
-    const problem = await copy(context, source, target, from, at(dir, partialOf(name)))
-    if (problem !== null) return await undo(dir, name, problem)
-    await target.sync()
-    return await putInPlace(dir, name, target)
-  } catch (error) {
-    return await undo(dir, name, failureOf(error))
-  } finally {
-    await target.close()
-  }
-}
-
-/** A leftover can only be of a dead attempt at the same resource: the machine lets one acquire it at a time. */
-async function openPartial(dir: Dir, partial: string): Promise<FileHandle> {
-  const { O_CREAT, O_EXCL, O_RDWR, O_NOFOLLOW } = constants
-  const flags = O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW
-  try {
-    return await open(at(dir, partial), flags, 0o600)
-  } catch (error) {
-    if (codeOf(error) !== 'EEXIST') throw error
-  }
-  await unlink(at(dir, partial))
-  return open(at(dir, partial), flags, 0o600)
-}
-
 /** `cp` works on our descriptors, not on names: whatever is swapped meanwhile, it copies this into that. */
 async function copy(
-  { hold }: DriverContext,
+  context: DriverContext,
   source: FileHandle,
   target: FileHandle,
   from: string,
@@ -132,45 +101,16 @@ async function copy(
     return null
   }
   const args = ['--reflink=auto', '--sparse=always', '--', '/proc/self/fd/3', '/proc/self/fd/4']
-  const fds = [source.fd, target.fd, ...(hold === null || hold.fd === null ? [] : [hold.fd])]
+  const fds = [source.fd, target.fd, ...fdsOf(context)]
   const result = await run('cp', args, { fds, timeoutMs: copyMsMax })
-  if (succeeded(result)) return null
+  return succeeded(result) ? null : writeFailure('cp', result)
+}
+
+/** Why a command that writes a file failed: a full disk has a code of its own. */
+export function writeFailure(command: string, result: CommandResult): Failure {
   const full = /no space left|quota exceeded/i.test(result.stderr)
-  return full ? failure('ENOSPC', `no space left to copy ${from}`) : commandFailure('cp', result)
-}
-
-async function putInPlace(dir: Dir, name: string, target: FileHandle): Promise<Created> {
-  try {
-    await link(at(dir, partialOf(name)), at(dir, name))
-  } catch (error) {
-    if (codeOf(error) !== 'EEXIST') throw error
-    await unlink(at(dir, partialOf(name)))
-    return exists(`${name} exists already`)
-  }
-  try {
-    return await settle(dir, name, target)
-  } catch (error) {
-    // It stands under its name: whatever failed after that, "not made" would be a lie.
-    return { outcome: 'unverified', error: failureOf(error) }
-  }
-}
-
-async function settle(dir: Dir, name: string, target: FileHandle): Promise<Created> {
-  await unlink(at(dir, partialOf(name)))
-  await dir.handle.sync()
-  const [ours, named] = [await target.stat({ bigint: true }), await lookAt(dir, name)]
-  const identity = fileIdentity(ours)
-  if (named !== null && isSameFile(identity, named)) return { outcome: 'acquired', identity }
-  throw new NotOurs(`${name} was swapped while it was made`)
-}
-
-async function undo(dir: Dir, name: string, error: Failure): Promise<Created> {
-  try {
-    await unlink(at(dir, partialOf(name)))
-  } catch (left) {
-    if (codeOf(left) !== 'ENOENT') return { outcome: 'unverified', error }
-  }
-  return notCreated(error)
+  const error = commandFailure(command, result)
+  return full ? failure('ENOSPC', error.message) : error
 }
 
 /** Whatever regular file stands in a directory that is ours is ours, until an identity says otherwise. */

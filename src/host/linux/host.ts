@@ -10,7 +10,9 @@ import { verdictOn, verdictOnVmm } from './liveness.ts'
 import { fenceOff, forgetLocks, holdHelpers, holdersBehind } from './locks.ts'
 import { networksInUse } from './network.ts'
 import { nftTableDriver } from './nft-table.ts'
+import { overlayDriver } from './overlay.ts'
 import { processDriver } from './process.ts'
+import { socketDriver } from './socket.ts'
 import { spawnUnlocked, spawnVmm } from './spawn.ts'
 import { subnetDriver } from './subnet.ts'
 import { tapDriver } from './tap.ts'
@@ -26,8 +28,9 @@ export function linuxHost({ home, drivers = [] }: LinuxHostOptions): Host {
   const linux = process.platform === 'linux'
   const builtIn = [
     ...(linux ? [tapDriver, nftTableDriver] : ['tap', 'nft_table'].map(notApplicable)),
-    fileDriver('file'),
-    fileDriver('overlay'),
+    fileDriver,
+    overlayDriver,
+    socketDriver,
     directoryDriver,
     processDriver(linux),
     subnetDriver,

@@ -1,8 +1,10 @@
 /** The file in a directory that says whose it is, for the time in which no identity is recorded. */
 import { constants } from 'node:fs'
 import { open, readdir } from 'node:fs/promises'
+import type { Identity } from '../../contract/resources.ts'
 import type { Place } from '../port.ts'
-import { at, inheritOwner, openDir, type Dir } from './descriptors.ts'
+import { codeOf } from './answers.ts'
+import { at, fileIdentity, inheritOwner, openDir, type Dir } from './descriptors.ts'
 
 const marker = '.vmledger'
 const markerBytesMax = 256
@@ -33,11 +35,30 @@ export async function isMarked(place: Place, parent: Dir, name: string): Promise
   }
 }
 
+/** The tag in a directory's marker, and the directory's identity; null for what is none or has none. */
+export async function tagIn(
+  parent: Dir,
+  name: string,
+): Promise<{ readonly tag: string; readonly identity: Identity } | null> {
+  let dir: Dir | null = null
+  try {
+    dir = await openDir(at(parent, name))
+    const tag = (await readMarker(dir)).replace(/\n$/, '')
+    return { tag, identity: fileIdentity(await dir.handle.stat({ bigint: true })) }
+  } catch (error) {
+    if (['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO'].includes(codeOf(error))) return null
+    throw error
+  } finally {
+    await dir?.handle.close()
+  }
+}
+
 async function readMarker(dir: Dir): Promise<string> {
   // O_NONBLOCK: a fifo under this name must not stop us.
   const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK
   const file = await open(at(dir, marker), flags)
   try {
+    if (!(await file.stat()).isFile()) return ''
     const { buffer, bytesRead } = await file.read(Buffer.alloc(markerBytesMax))
     return buffer.toString('utf8', 0, bytesRead)
   } finally {

@@ -112,12 +112,12 @@ function holdersWhere(path: string, among: readonly number[], is: (fdinfo: strin
 
 export type FileId = { readonly dev: bigint; readonly ino: bigint }
 
-const pids = (): number[] =>
+export const pids = (): number[] =>
   namesIn('/proc')
     .filter((name) => /^[0-9]+$/.test(name))
     .map(Number)
 
-const descriptorsOf = (pid: number): string[] => namesIn(`/proc/${pid}/fd`)
+export const descriptorsOf = (pid: number): string[] => namesIn(`/proc/${pid}/fd`)
 
 function isFile(link: string, file: FileId): boolean {
   if (!isPath(link)) return false
@@ -126,15 +126,18 @@ function isFile(link: string, file: FileId): boolean {
 }
 
 /** Sockets and pipes have no path; to look closer at each would triple the scan. */
-function isPath(link: string): boolean {
+const isPath = (link: string): boolean => linkOf(link).startsWith('/')
+
+/** Where a link of /proc leads; '' for what cannot be read. */
+export function linkOf(link: string): string {
   try {
-    return readlinkSync(link).startsWith('/')
+    return readlinkSync(link)
   } catch {
-    return false
+    return ''
   }
 }
 
-function statOf(path: string): FileId | null {
+export function statOf(path: string | Buffer): FileId | null {
   try {
     return statSync(path, { bigint: true })
   } catch {
@@ -150,7 +153,7 @@ function namesIn(path: string): string[] {
   }
 }
 
-function textOf(path: string): string {
+export function textOf(path: string): string {
   try {
     return readFileSync(path, 'latin1')
   } catch {
