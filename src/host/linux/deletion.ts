@@ -104,7 +104,8 @@ async function openTrash(place: Place, parent: Dir): Promise<Dir> {
   return makeDir(parent, besideName(place))
 }
 
-async function makeDir(parent: Dir, name: string): Promise<Dir> {
+/** A directory of ours: made unless it stands, never a link, owned as its parent is. */
+export async function makeDir(parent: Dir, name: string): Promise<Dir> {
   try {
     await mkdir(at(parent, name), { mode: 0o700 })
   } catch (error) {

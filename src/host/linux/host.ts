@@ -2,12 +2,14 @@
 import { LedgerError } from '../../contract/errors.ts'
 import type { Driver, Fence, Hold, Host, Place } from '../port.ts'
 import { failure } from './answers.ts'
+import { checkElsewhere, checkHost } from './checks.ts'
 import { emptyTrash } from './deletion.ts'
 import { directoryDriver } from './directory.ts'
 import { fileDriver } from './file.ts'
 import { selfIdentity } from './identity.ts'
 import { verdictOn, verdictOnVmm } from './liveness.ts'
 import { fenceOff, forgetLocks, holdHelpers, holdersBehind } from './locks.ts'
+import { keepLogs } from './logs.ts'
 import { networksInUse } from './network.ts'
 import { nftTableDriver } from './nft-table.ts'
 import { overlayDriver } from './overlay.ts'
@@ -56,8 +58,8 @@ export function linuxHost({ home, drivers = [] }: LinuxHostOptions): Host {
       if (linux) forgetLocks(checked(place))
     },
     emptyTrash,
-    keepLogs: async () => ({ kept: [], failures: [] }),
-    checks: async () => [],
+    keepLogs: async (place) => keepLogs(checked(place)),
+    checks: async () => (linux ? checkHost() : checkElsewhere()),
     networksInUse,
   }
 }

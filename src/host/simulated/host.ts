@@ -84,7 +84,9 @@ export function simulatedHost(options: SimulatedHostOptions = {}): SimulatedHost
     },
     emptyTrash: async () => ({ removed: 0, left: 0, failures: [] }),
     keepLogs: async () => ({ kept: [], failures: [] }),
-    checks: async () => [],
+    checks: async () => [
+      { check: 'host', status: 'pass', message: 'simulated: nothing real is touched', fix: null },
+    ],
     networksInUse: () => options.subnetsInUse ?? [],
   }
 }
