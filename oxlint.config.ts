@@ -14,6 +14,10 @@ const arrows: Record<string, Room> = {
   },
   projections: { rooms: ['contract', 'events'], packages: ['better-sqlite3', 'drizzle-orm'] },
   host: { rooms: ['contract'], packages: ['node:*'] },
+  images: {
+    rooms: ['contract', 'events'],
+    packages: ['better-sqlite3', 'drizzle-orm', 'node:*', 'zod'],
+  },
   disk: { rooms: ['contract'], packages: ['node:*'] },
 }
 const pure = ['contract', 'machines']
