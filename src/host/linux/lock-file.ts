@@ -105,7 +105,7 @@ function inheritOwner(fd: number, directory: number): void {
 }
 
 /** `taken`, `held`, or why the lock cannot be asked for. */
-async function lockDescriptor(fd: number, mode: LockMode): Promise<string> {
+export async function lockDescriptor(fd: number, mode: LockMode): Promise<string> {
   const flag = mode === 'shared' ? '-s' : '-x'
   const result = await run('flock', ['-n', flag, '-E', String(conflictExitCode), '3'], {
     fds: [fd],
