@@ -10,6 +10,7 @@ import {
   closeSync,
   readdirSync,
   renameSync,
+  statSync,
   symlinkSync,
   truncateSync,
   unlinkSync,
@@ -17,6 +18,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { beforeEach, describe, expect, onTestFinished, test } from 'vitest'
 import type { Because } from '../../src/disk/foreign-dirs.ts'
 import {
@@ -224,16 +226,15 @@ describe('a VM directory is kept', () => {
   })
 
   test('a copy that keeps old times is still being made', async () => {
-    const path = makeVm('box', { ...orphan, files: { 'data/rootfs-work/file': 'x' } })
-    for (const file of [
-      'data/rootfs-work/file',
-      'data/rootfs-work',
-      'data/go-microvm-state.json',
-      'data',
-      '.',
-    ])
-      utimesSync(join(path, file), 1, 1)
-    expect(await fateOf(path, { nowMs: Date.now })).toMatchObject(keptAs('young'))
+    const path = makeVm('box', { ...orphan, files: { 'data/rootfs-work/first': 'x' } })
+    await sleep(50)
+    const copied = join(path, 'data/rootfs-work/second')
+    writeFileSync(copied, 'x')
+    for (const each of [copied, join(copied, '..')]) utimesSync(each, 1, 1)
+    // The top is older than the grace now, and the copied file is not, though its own time says 1970.
+    const nowMs = () => statSync(copied).ctimeMs + 20
+    expect(await fateOf(path, { nowMs, graceMs: 40 })).toMatchObject(keptAs('young'))
+    expect(await fateOf(path, { graceMs: 40 })).toMatchObject(reclaimed)
   })
 
   test.each<[string, (path: string) => void]>([
@@ -264,6 +265,12 @@ describe('a VM directory is kept', () => {
     const fate = await fateOf(path, { tryLock: async () => '`flock` is not installed' })
     expect(fate).toMatchObject(keptAs('unreadable'))
     expect(fate.reason).toContain('not installed')
+  })
+
+  test('it is deeper than anybody looks', async () => {
+    const deep = Array<string>(140).fill('d').join('/')
+    const path = makeVm('box', { ...orphan, files: { [`data/${deep}/file`]: 'x' } })
+    expect(await fateOf(path)).toMatchObject(keptAs('unreadable'))
   })
 
   test('an owner appears while its tree is looked at', async () => {
