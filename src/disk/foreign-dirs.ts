@@ -26,7 +26,8 @@ export type ForeignTree =
 
 /**
  * Is there a process of this pid that was started before this time (milliseconds since 1970; null: whenever)?
- * Only `dead` permits deletion: no such process, or one that is proven to be another.
+ * Only `dead` permits deletion: no such process, or one that is proven to be another. A mark does not say in
+ * which pid namespace its pid counts: whoever cannot be sure that it is this one answers `unknown`.
  */
 export type Liveness = (pid: number, startedBeforeMs: number | null) => 'dead' | 'alive' | 'unknown'
 

@@ -14,7 +14,7 @@ import { codeOf, type OpenDir } from './foreign-files.ts'
 
 const entriesMax = 1_000_000
 const depthMax = 128
-const timeMsMax = 10_000
+const timeMsMax = 30_000
 const entriesPerBreath = 500
 
 type Walk = {
