@@ -47,7 +47,7 @@ export function openDir(path: string, { follow = false } = {}): OpenDir {
 
 export const below = (dir: OpenDir, name: string): string => `${dir.path}/${name}`
 
-export const changedMs = (stats: BigIntStats): number =>
+const changedMs = (stats: BigIntStats): number =>
   // The time of change counts too: copies and archives set that of writing back.
   Number(stats.mtimeMs > stats.ctimeMs ? stats.mtimeMs : stats.ctimeMs)
 
