@@ -23,6 +23,7 @@ export type DiskOptions = Partial<DiskThresholds> & {
   readonly reclaim?: () => Promise<{ readonly bytes: number }>
 }
 
+/** @internal */
 export type AdmissionOptions = {
   /** Where the VMs' directories lie: their file system is the one that is looked at. */
   readonly folder: string
@@ -36,7 +37,7 @@ export type AdmissionOptions = {
 }
 
 /** `needed`: bytes that are about to be promised, 0 where they are already. */
-export type Asked = { readonly vmId: string; readonly needed: number }
+type Asked = { readonly vmId: string; readonly needed: number }
 
 /** One try to record under the guard, and what it saw; null before it, and where nothing could be seen. */
 type Try = { readonly admit: Admit; look: Look | null; refusal: LedgerError | null }
@@ -60,6 +61,7 @@ export type DiskReport = {
   readonly problem: string | null
 }
 
+/** @internal */
 export class Admission {
   readonly #options: AdmissionOptions
   readonly #thresholds: DiskThresholds

@@ -251,11 +251,12 @@ test('replay of all, verify, rebuild, head', async () => {
   ])
 })
 
+const promise = async (ledger: Ledger): Promise<void> =>
+  void (await ledger.createVm({ backend: 'test', diskBytes: 4096 }))
+
 test('disk: a line a file system, with what is promised on it, and an exit code for its verdict', async () => {
   const machine = newMachine()
-  const work = async (ledger: Ledger) =>
-    void (await ledger.createVm({ backend: 'test', diskBytes: 4096 }))
-  await supervise(machine, work, { lives: true })
+  await supervise(machine, promise, { lives: true })
   const ended = await runCli(['disk', '--json', '--cache', machine.home], { machine })
   const lines = jsonLines(ended).map((line) => schemas.disk.parse(line))
   expect(lines).toMatchObject([{ path: machine.home, reserved: 4096, reclaimable: null }])

@@ -158,6 +158,9 @@ describe('where disk is low', () => {
   })
 })
 
+const unwanted = async () => expect.unreachable()
+const failing = () => Promise.reject(new Error('the images cannot be read'))
+
 describe('making room', () => {
   test.each([
     ['reject', full],
@@ -176,8 +179,7 @@ describe('making room', () => {
   })
 
   test('is not tried where there is room', async () => {
-    const reclaim = async () => expect.unreachable()
-    await openTestLedger({ disk: { ...quiet, reclaim } }).createVm({ backend })
+    await openTestLedger({ disk: { ...quiet, reclaim: unwanted } }).createVm({ backend })
   })
 
   test('is done once for all who wait for it', async () => {
@@ -196,8 +198,7 @@ describe('making room', () => {
 
   test('that fails is a warning, and no reason to refuse', async () => {
     const heard = warnings()
-    const reclaim = () => Promise.reject(new Error('the images cannot be read'))
-    await openTestLedger({ disk: { ...low, reclaim } }).createVm({ backend })
+    await openTestLedger({ disk: { ...low, reclaim: failing } }).createVm({ backend })
     expect(heard).toEqual([expect.stringContaining('the images cannot be read')])
   })
 })

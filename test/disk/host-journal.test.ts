@@ -8,6 +8,8 @@ const booted = (bootId: string) =>
   ({ type: 'host.booted', data: { bootId, previousBootId: null } }) as const
 const orphan = (name: string) =>
   ({ type: 'orphan.observed', data: { kind: 'tap', name, tag: null } }) as const
+const reclaimed = (bytes: number, reason: string) =>
+  ({ type: 'vm_dir.reclaimed', data: { path: '/x/vm-1', bytes, reason } }) as const
 const namesOf = (ledger: Ledger): string[] =>
   ledger.hostJournal.events().flatMap((e) => (e.type === 'orphan.observed' ? [e.data.name] : []))
 
@@ -84,8 +86,6 @@ describe('the journal of the host', () => {
 
   test('takes all of a call or nothing, and no secret', async () => {
     const ledger = openTestLedger()
-    const reclaimed = (bytes: number, reason: string) =>
-      ({ type: 'vm_dir.reclaimed', data: { path: '/x/vm-1', bytes, reason } }) as const
     const halfBad = ledger.hostJournal.record([booted('b1'), reclaimed(-1, '')])
     await expect(halfBad).rejects.toMatchObject({ code: 'INVALID_EVENT' })
     expect(ledger.hostJournal.events()).toEqual([])

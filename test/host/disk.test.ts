@@ -97,22 +97,27 @@ describe('a disk that fills', () => {
       const ledger = open(disk)
       const waits = await ledger.createVm({ id: 'vm-waits', backend: 'test' })
       await waits.record({ type: 'vm.created' })
+      const judged: string[] = []
+      const answers: string[] = []
+      const traces: unknown[] = []
       let refused: unknown = null
       let steps = 0
       for (; refused === null && steps < 64; steps++) {
-        const traces = tracesOf(ledger)
-        const verdict = classifyDisk(spaceOf(ledger.home), disk)
-        try {
-          const vm = await ledger.createVm({ backend: 'test' })
-          expect(verdict).not.toBe('reject')
-          await vm.close()
-        } catch (error) {
-          refused = error
-          expect(verdict).toBe('reject')
-          expect(tracesOf(ledger)).toEqual(traces)
-        }
+        traces.push(tracesOf(ledger))
+        judged.push(classifyDisk(spaceOf(ledger.home), disk) === 'reject' ? 'refused' : 'made')
+        refused = await ledger
+          .createVm({ id: `vm-${steps}`, backend: 'test' })
+          .then((vm) => vm.close())
+          .then(
+            () => null,
+            (error: unknown) => error,
+          )
+        answers.push(refused === null ? 'made' : 'refused')
         if (refused === null) fill(`filler-${steps}`, step)
       }
+      expect(answers).toEqual(judged)
+      expect(answers.length).toBeGreaterThan(3)
+      expect(tracesOf(ledger)).toEqual(traces.at(-1))
       expect(refused).toMatchObject({
         code: 'RESOURCE_EXHAUSTED',
         floor: disk === small ? 24 * mib : gib,
@@ -180,11 +185,11 @@ describe('a disk that fills', () => {
   test('is an exit code for scripts', async () => {
     if (!mounted('tmpfs')) return
     open(small)
-    const ended = await runCli(['disk', '--json', '--cache', '/nonexistent'], {
+    const answer = await runCli(['disk', '--json', '--cache', '/nonexistent'], {
       home: join(at, 'home'),
     })
-    expect(JSON.parse(ended.stdout)).toMatchObject({ path: join(at, 'home'), verdict: 'reject' })
-    expect(ended.code).toBe(75)
+    expect(JSON.parse(answer.stdout)).toMatchObject({ path: join(at, 'home'), verdict: 'reject' })
+    expect(answer.code).toBe(75)
   })
 })
 
@@ -199,10 +204,11 @@ async function startAll(floor: number, promised: string): Promise<readonly Child
   return children
 }
 
-async function ended({ process: child, kill }: Child): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return
-  const exited = new Promise((resolve) => child.once('exit', resolve))
-  kill()
+async function ended(child: Child): Promise<void> {
+  const { exitCode, signalCode } = child.process
+  if (exitCode !== null || signalCode !== null) return
+  const exited = new Promise((resolve) => child.process.once('exit', resolve))
+  child.kill()
   await exited
 }
 
