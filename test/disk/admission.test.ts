@@ -179,7 +179,8 @@ describe('making room', () => {
   })
 
   test('is not tried where there is room', async () => {
-    await openTestLedger({ disk: { ...quiet, reclaim: unwanted } }).createVm({ backend })
+    const ledger = openTestLedger({ disk: { ...quiet, reclaim: unwanted } })
+    expect((await ledger.createVm({ backend })).state().phase).toBe('creating')
   })
 
   test('is done once for all who wait for it', async () => {
