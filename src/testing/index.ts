@@ -13,3 +13,8 @@ export {
 export { seededRandom } from '../host/simulated/random.ts'
 export { type Standing, World, type WorldOptions } from '../host/simulated/world.ts'
 export { type TestClock, testClock } from './clock.ts'
+export {
+  type ContractCheck,
+  driverContract,
+  type DriverContractOptions,
+} from './driver-contract.ts'

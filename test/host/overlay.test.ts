@@ -104,10 +104,10 @@ test.each([
 })
 
 test('without qemu-img it says what to install', async () => {
-  const path = execFileSync('sh', ['-c', 'readlink -f "$(command -v qemu-img)"'], {
+  const program = execFileSync('sh', ['-c', 'readlink -f "$(command -v qemu-img)"'], {
     encoding: 'utf8',
   }).trim()
-  execFileSync('mount', ['--bind', '/dev/null', path])
+  execFileSync('mount', ['--bind', '/dev/null', program])
   try {
     expect(await create()).toMatchObject({
       outcome: 'failed',
@@ -117,7 +117,7 @@ test('without qemu-img it says what to install', async () => {
       },
     })
   } finally {
-    execFileSync('umount', [path])
+    execFileSync('umount', [program])
   }
   expect(entries()).toEqual([])
 })

@@ -4,7 +4,7 @@ import { assert } from '../../contract/errors.ts'
 import type { HeldResource } from '../../contract/state.ts'
 import { inBatches } from '../batches.ts'
 import { vmIdOfTag } from '../place.ts'
-import type { Driver, Observed, Place, Released, ReleaseRequest, Tagged } from '../port.ts'
+import type { Driver, Listed, Observed, Place, Released, ReleaseRequest, Tagged } from '../port.ts'
 import {
   bad,
   confirmedBy,
@@ -60,6 +60,16 @@ export function thingDriver(supervisor: Supervisor, kind: string): Driver {
     })
   }
 
+  const list = async (home: string, ledgerId: string): Promise<Listed> => {
+    const { refusal } = await supervisor.run(command('list', { name: '*' }), { type: 'look' })
+    if (refusal !== null) return { outcome: 'unknown', error: failureBy(refusal) }
+    const found = world
+      .read()
+      .things.filter((thing) => thing.kind === kind)
+      .flatMap((thing) => taggedBy(thing, home, ledgerId))
+    return { outcome: 'listed', found }
+  }
+
   return {
     kind,
     observe,
@@ -90,16 +100,8 @@ export function thingDriver(supervisor: Supervisor, kind: string): Driver {
       for (const batch of inBatches(requests, Infinity)) answers.push(...(await releaseAll(batch)))
       return answers
     },
-    async list(home, ledgerId) {
-      const listing = { operation: 'list', kind, name: '*' } as const
-      const { refusal } = await supervisor.run(listing, { type: 'look' })
-      if (refusal !== null) return { outcome: 'unknown', error: failureBy(refusal) }
-      const found = world
-        .read()
-        .things.filter((thing) => thing.kind === kind)
-        .flatMap((thing) => taggedBy(thing, home, ledgerId))
-      return { outcome: 'listed', found }
-    },
+    // Files and sockets carry no tag in reality.
+    ...((!isPathKind(kind) || kind === 'directory') && { list }),
   }
 }
 
