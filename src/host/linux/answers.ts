@@ -30,14 +30,18 @@ export function outcomeOf(code: string): BadOutcome {
 /** A command that may still make what it was told to: nothing can be said about its result. */
 const stillRunning = 'STILL_RUNNING'
 
-/** Why a command did not do it: denied where the kernel said so, else failed. */
+/** Why a command did not do it: denied or busy where the kernel said so, else failed. */
 export function commandFailure(command: string, result: CommandResult): Failure {
   if (result.missing) return failure('COMMAND_MISSING', `\`${command}\` is not installed`)
   if (!result.ended) return failure(stillRunning, `${command} cannot be ended`)
   if (result.timedOut) return failure('TIMEOUT', `${command} did not end in time: ${result.stderr}`)
   const said = result.stderr === '' ? `exit ${result.code ?? result.signal}` : result.stderr
-  const refused = /operation not permitted|permission denied/i.test(result.stderr)
-  return failure(refused ? 'EPERM' : 'COMMAND_FAILED', `${command}: ${said}`)
+  return failure(codeIn(result.stderr), `${command}: ${said}`)
+}
+
+function codeIn(stderr: string): string {
+  if (/operation not permitted|permission denied/i.test(stderr)) return 'EPERM'
+  return /device or resource busy/i.test(stderr) ? 'EBUSY' : 'COMMAND_FAILED'
 }
 
 export const released: Released = { outcome: 'released', error: null }
