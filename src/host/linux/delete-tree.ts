@@ -91,7 +91,6 @@ async function removeEntry(
   }
 }
 
-/** A directory without permissions is opened by its inode (O_PATH), which no swap of names can turn elsewhere. */
 async function openForRemoval(
   parent: Dir,
   name: EntryName,
@@ -104,17 +103,23 @@ async function openForRemoval(
     if (code === 'ENOTDIR' || code === 'ELOOP') return 'no directory'
     if (code !== 'EACCES' || process.platform !== 'linux') throw error
   }
+  await giveAccess(parent, name)
+  return openDir(at(parent, name))
+}
+
+/** Gives the owner all rights on a directory, by its inode (O_PATH), which no swap of names can turn elsewhere. */
+export async function giveAccess(parent: Dir, name: EntryName, expect?: FileNumber): Promise<void> {
   const pathOnly = 0o10000000
-  const handle = await open(
-    at(parent, name),
-    pathOnly | constants.O_DIRECTORY | constants.O_NOFOLLOW,
-  )
+  const flags = pathOnly | constants.O_DIRECTORY | constants.O_NOFOLLOW
+  const handle = await open(at(parent, name), flags)
   try {
+    const { dev, ino } = await handle.stat({ bigint: true })
+    if (expect !== undefined && (ino !== expect.ino || dev !== expect.dev))
+      throw new NotOurs(`${name.toString()} is another directory now`)
     await chmod(`/proc/self/fd/${handle.fd}`, 0o700)
   } finally {
     await handle.close()
   }
-  return openDir(at(parent, name))
 }
 
 /** Bounds the open descriptors: what lies too deep is deleted later, from the top. */

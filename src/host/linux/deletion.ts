@@ -4,12 +4,13 @@ import { mkdir, readdir, readFile, readlink, rename } from 'node:fs/promises'
 import { basename, dirname } from 'node:path'
 import type { Failure, Emptied, Place } from '../port.ts'
 import { codeOf, failureOf } from './answers.ts'
-import { CrossesMount, OutOfTime, deleteTree, type FileNumber } from './delete-tree.ts'
+import { CrossesMount, OutOfTime, deleteTree, giveAccess, type FileNumber } from './delete-tree.ts'
 import {
   NotOurs,
   at,
   inheritOwner,
   lookAt,
+  mountOf,
   openDir,
   openStrictly,
   type Dir,
@@ -34,11 +35,22 @@ export async function deleteDirectory(
   try {
     // Unique: a rename onto an empty directory would replace it without a word.
     const unique = `${place.vmId}.${randomBytes(8).toString('hex')}`
-    await rename(at(parent, name), at(trash, unique))
+    await moveAway(parent, name, trash, unique, expect)
     await verify(parent, name, trash, unique, expect)
     await deleteTree(trash, unique, { expect })
   } finally {
     await trash.handle.close()
+  }
+}
+
+/** Another parent changes the directory itself (its `..`): who is not root must be allowed to write in it. */
+async function moveAway(parent: Dir, name: string, trash: Dir, unique: string, expect: FileNumber) {
+  try {
+    await rename(at(parent, name), at(trash, unique))
+  } catch (error) {
+    if (codeOf(error) !== 'EACCES' || process.platform !== 'linux') throw error
+    await giveAccess(parent, name, expect)
+    await rename(at(parent, name), at(trash, unique))
   }
 }
 
@@ -90,13 +102,13 @@ export async function emptyTrash(trashDir: string, budgetMs: number): Promise<Em
   }
 }
 
-/** The trash of the home; beside the directory where it lies on another file system, as no rename crosses one. */
+/** The trash of the home; beside the directory where that is another mount, as no rename crosses one. */
 async function openTrash(place: Place, parent: Dir): Promise<Dir> {
   const home = await openDir(dirname(place.trashDir))
   try {
     const trash = await makeDir(home, basename(place.trashDir))
     const [ours, theirs] = await Promise.all([trash.handle.stat(), parent.handle.stat()])
-    if (ours.dev === theirs.dev) return trash
+    if (ours.dev === theirs.dev && mountOf(trash) === mountOf(parent)) return trash
     await trash.handle.close()
   } finally {
     await home.handle.close()
