@@ -239,41 +239,6 @@ test('the trash is emptied of everything but what was set aside', async () => {
   expect(await emptyTrash(place.trashDir, -1)).toEqual({ removed: 0, left: 2, failures: [] })
 })
 
-test.each(['/^mkdir', '/^rename', '/^(unlink|rmdir)'])(
-  'killed at any call %s, a second release ends it',
-  async (call) => {
-    let kills = 0
-    for (let when = 1; when <= 5; when++) {
-      place = testPlace({ stateDir: false })
-      context = contextOf(place)
-      const identity = await make()
-      rmdirSync(place.trashDir)
-      mkdirSync(join(place.stateDir, 'a'))
-      writeFileSync(join(place.stateDir, 'a/file'), 'x')
-      const inject = ['-e', `trace=${call}`, '-e', `inject=${call}:signal=KILL:when=${when}`]
-      const strace = ['env', 'UV_THREADPOOL_SIZE=1', 'strace', '-f', '-o', '/dev/null', ...inject]
-      const request = {
-        home: place.home,
-        vmId: place.vmId,
-        act: 'release',
-        kind: 'directory',
-        name: '.',
-        identity,
-      } as const
-      try {
-        actThrough(strace, request)
-      } catch {
-        kills++
-      }
-      const { outcome } = await driver.release(context, held(identity))
-      expect(['released', 'absent']).toContain(outcome)
-      expect(existsSync(place.stateDir)).toBe(false)
-      expect(existsSync(place.trashDir) ? trash() : []).toEqual([])
-    }
-    expect(kills).toBeGreaterThan(0)
-  },
-)
-
 test('listed are the directories of VMs with a tag of this ledger, and no link is followed', async () => {
   const identity = await make()
   const other = '01JD0000000000000000000001'

@@ -63,7 +63,7 @@ async function checkTool(tool: Tool): Promise<HostCheck> {
   return { check: tool.name, status, message, fix: `apt install ${tool.package}` }
 }
 
-export function checkUser(euid: number | null): HostCheck {
+function checkUser(euid: number | null): HostCheck {
   if (euid === 0) return pass('user', 'runs as root')
   const message = `runs as uid ${euid}: what belongs to other users cannot be looked into, and is kept`
   return warn('user', message, 'run as the user that the supervisor runs as, mostly root')
