@@ -192,6 +192,12 @@ test.each(['tap', 'nft_table'] as const)(
 test.each([
   ['tap', 'ip', 'case "$*" in "-j -d link") echo "[{";; *) exec ip "$@";; esac'],
   ['nft_table', 'nft', 'case "$*" in *ruleset) echo nonsense;; *) exec nft "$@";; esac'],
+  // Longer than what is kept of it: what is not in the part that was read may still stand.
+  [
+    'nft_table',
+    'nft',
+    'case "$*" in *ruleset) yes "# of somebody else" | head -c 68000000;; esac; exec nft "$@"',
+  ],
 ] as const)(
   'where the list of %ss cannot be read each is looked at',
   async (kind, command, body) => {

@@ -1,5 +1,6 @@
 // The end of a VM's logs is kept when its state directory goes; nothing else is read.
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import {
   chmodSync,
   existsSync,
@@ -148,4 +149,28 @@ test('root that helps in the home of a user leaves the logs to the user', async 
   await keep()
   for (const path of [join(place.home, 'logs'), logs, join(logs, 'console.log')])
     expect(statSync(path).uid).toBe(65534)
+})
+
+test('a log that is swapped for a link while it is kept is not read through the link', async () => {
+  const secret = join(place.home, 'secret')
+  writeFileSync(secret, 'secret')
+  put('console.log', 'ours')
+  symlinkSync(secret, join(place.stateDir, 'link'))
+  const swap = `chdir shift; for (;;) {
+    rename 'console.log', 'aside'; rename 'link', 'console.log'; rename 'console.log', 'link'; rename 'aside', 'console.log' }`
+  const attacker = spawn('perl', ['-e', swap, place.stateDir], { stdio: 'inherit' })
+  const kept = new Set<string>()
+  try {
+    const deadline = performance.now() + 2_000
+    while (performance.now() < deadline) {
+      await keep()
+      if (existsSync(join(logs, 'console.log')))
+        kept.add(readFileSync(join(logs, 'console.log'), 'utf8'))
+    }
+  } finally {
+    const ended = once(attacker, 'exit')
+    attacker.kill('SIGKILL')
+    await ended
+  }
+  expect([...kept]).toEqual(['ours'])
 })
