@@ -75,8 +75,18 @@ test.runIf(process.platform === 'linux')(
 test('a stray child that keeps the pipes open is not waited for', async () => {
   const before = performance.now()
   const result = await sh('sleep 5 & echo out', { timeoutMs: 4_000 })
-  expect(result).toMatchObject({ code: 0, stdout: 'out\n' })
+  expect(result).toMatchObject({ code: 0, stdout: 'out\n', isCut: true })
   expect(performance.now() - before).toBeLessThan(3_000)
+})
+
+test('what we were too busy to read when it ended is read all the same', async () => {
+  const ending = sh('echo out')
+  // Longer than both waits together, while the command prints, ends and is reaped.
+  for (let turn = 0; turn < 3; turn++) {
+    await new Promise((resolve) => setImmediate(resolve))
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 500)
+  }
+  expect(await ending).toMatchObject({ code: 0, stdout: 'out\n', isCut: false })
 })
 
 test('stderr is cut and secrets are taken out of it; stdout is bounded', async () => {

@@ -16,7 +16,7 @@ export type CommandResult = {
   readonly code: number | null
   readonly signal: string | null
   readonly stdout: string
-  /** It printed more than was kept: what is missing in `stdout` may still be there. */
+  /** It printed more than was read: what is missing in `stdout` may still be there. */
   readonly isCut: boolean
   readonly stderr: string
   readonly timedOut: boolean
@@ -63,11 +63,12 @@ export async function run(
   child.stdin?.end(input)
   const end = await ended(child, timeoutMs)
   if ('error' in end) return notStarted(command, end.error)
+  const { isDrained, ...how } = end
   return {
-    ...end,
+    ...how,
     missing: false,
     stdout: stdout.text(),
-    isCut: stdout.isCut(),
+    isCut: stdout.isCut() || !isDrained,
     stderr: redactText(stderr.text().trim()),
   }
 }
@@ -92,7 +93,9 @@ function collect(stream: NodeJS.ReadableStream | null, bytesMax: number): Collec
 
 type End =
   | { readonly error: unknown }
-  | Pick<CommandResult, 'code' | 'signal' | 'timedOut' | 'ended'>
+  | (Pick<CommandResult, 'code' | 'signal' | 'timedOut' | 'ended'> & {
+      readonly isDrained: boolean
+    })
 
 function ended(child: ChildProcess, timeoutMs: number): Promise<End> {
   return new Promise((resolve) => {
@@ -102,7 +105,7 @@ function ended(child: ChildProcess, timeoutMs: number): Promise<End> {
       killGroup(child)
       timer = setTimeout(() => {
         child.unref()
-        resolve({ code: null, signal: null, timedOut, ended: false })
+        resolve({ code: null, signal: null, timedOut, ended: false, isDrained: false })
       }, killMs)
     }, timeoutMs)
     child.once('error', (error) => {
@@ -111,21 +114,28 @@ function ended(child: ChildProcess, timeoutMs: number): Promise<End> {
     })
     child.once('exit', (code, signal) => {
       clearTimeout(timer)
-      void drained(child).then(() => resolve({ code, signal, timedOut, ended: true }))
+      void drained(child).then((isDrained) =>
+        resolve({ code, signal, timedOut, ended: true, isDrained }),
+      )
     })
   })
 }
 
-function drained(child: ChildProcess): Promise<void> {
+/** False where the pipes stayed open: what was read may not be all. */
+function drained(child: ChildProcess): Promise<boolean> {
   return new Promise((resolve) => {
-    const timer = setTimeout(() => {
+    const giveUp = () => {
       child.stdout?.destroy()
       child.stderr?.destroy()
-      resolve()
+      resolve(false)
+    }
+    // Twice: timers come before input, and what we were too busy to read is still to be read.
+    let timer = setTimeout(() => {
+      timer = setTimeout(giveUp, drainMs)
     }, drainMs)
     child.once('close', () => {
       clearTimeout(timer)
-      resolve()
+      resolve(true)
     })
   })
 }

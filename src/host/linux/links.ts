@@ -17,7 +17,7 @@ export async function lookAtLink(name: string): Promise<Look<Link>> {
   if (!succeeded(result)) {
     return saysAbsent(result.stderr) ? { found: null } : { error: commandFailure('ip', result) }
   }
-  const links = parseLinks(result.stdout)
+  const links = result.isCut ? null : parseLinks(result.stdout)
   const found = links?.get(name)
   return found === undefined ? { error: unreadable } : { found }
 }

@@ -36,7 +36,8 @@ export async function lookAtTable({ family, table }: TableName): Promise<Look<Ta
   if (!succeeded(result)) {
     return saysAbsent(result.stderr) ? { found: null } : { error: commandFailure('nft', result) }
   }
-  const found = parseTables(result.stdout)?.get(`${family}/${table}`)
+  const tables = result.isCut ? null : parseTables(result.stdout)
+  const found = tables?.get(`${family}/${table}`)
   return found === undefined ? { error: unreadable } : { found }
 }
 
