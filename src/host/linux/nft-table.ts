@@ -42,7 +42,9 @@ async function create(context: DriverContext, resource: Resource): Promise<Creat
   const after = await lookAtTable(name)
   if (succeeded(result) && isTagged(after, context.place))
     return { outcome: 'acquired', identity: identityOf(name, after.found) }
-  return undo(context.place, name, after, commandFailure('nft', result))
+  // Where the command succeeded, it is the look at its result that did not.
+  const isUnseen = succeeded(result) && 'error' in after
+  return undo(context.place, name, after, isUnseen ? after.error : commandFailure('nft', result))
 }
 
 /** One transaction. `create` refuses a taken name; nft 1.0.6 silently drops a body given with it, so that follows. */

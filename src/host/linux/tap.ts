@@ -47,7 +47,9 @@ async function create(context: DriverContext, { name, spec }: Resource): Promise
   const after = await lookAtLink(name)
   if (succeeded(result) && isTagged(after, context.place))
     return { outcome: 'acquired', identity: identityOf(name, after.found) }
-  return undo(context.place, name, after, commandFailure('ip', result))
+  // Where the command succeeded, it is the look at its result that did not.
+  const isUnseen = succeeded(result) && 'error' in after
+  return undo(context.place, name, after, isUnseen ? after.error : commandFailure('ip', result))
 }
 
 function commands(name: string, tag: string, address: string): string {
