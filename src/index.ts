@@ -33,7 +33,9 @@ export type {
 } from './host/port.ts'
 export { directory, fileCopy, nftTable, overlay, socket, tap, tapName } from './host/resources.ts'
 export type { VmEventInput } from './draft.ts'
-export { defaultHome } from './home.ts'
+export { defaultCache, defaultHome } from './home.ts'
+export type { Image, ImageName, NewImage, NewTag, PinOptions } from './images/ledger.ts'
+export type { ImageGcFile, ImageGcReport } from './images/pass.ts'
 export {
   type CreateVmOptions,
   type EventsOptions,
@@ -45,6 +47,7 @@ export {
 export { allowedTypes, phaseTransitions } from './machines/fold.ts'
 export { vmMachine } from './machines/vm.ts'
 export type { ReconcilePassOptions } from './reconcile/options.ts'
+export { type ImageGcOptions, type Images, type ImagesOptions, openImages } from './open-images.ts'
 export { type Outlook, outlook, type Seen } from './reconcile/outlook.ts'
 export type { Finding, RebuildResult, Verification, VmSummary } from './projections/answers.ts'
 export type { ReplayStep, ReplayUntil } from './replay.ts'

@@ -23,6 +23,7 @@ const exitCodeOf: Partial<Record<ErrorCode, number>> = {
   DIVERGENCE: exitCodes.corrupt,
   NO_HOME: exitCodes.notFound,
   VM_NOT_FOUND: exitCodes.notFound,
+  IMAGE_NOT_FOUND: exitCodes.notFound,
   BUSY: exitCodes.tryAgain,
   DISK_FULL: exitCodes.tryAgain,
   RESOURCE_EXHAUSTED: exitCodes.tryAgain,

@@ -7,6 +7,7 @@ export type ErrorCode =
   | 'SUBNETS_EXHAUSTED'
   | 'VM_NOT_FOUND'
   | 'VM_EXISTS'
+  | 'IMAGE_NOT_FOUND'
   | 'INVALID_ID'
   | 'INVALID_EVENT'
   | 'INVALID_OPTION'

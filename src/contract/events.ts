@@ -226,6 +226,11 @@ export const catalogue = {
     'A tag names this image.',
     z.strictObject({ scope: z.enum(['local', 'registry']), tag: shortText }),
   ),
+  'image.untagged': define(
+    'image',
+    'A tag names this image no longer.',
+    z.strictObject({ scope: z.enum(['local', 'registry']), tag: shortText }),
+  ),
   'image.pinned': define(
     'image',
     'A VM of some ledger uses the image from now on.',
@@ -238,12 +243,17 @@ export const catalogue = {
   ),
   'image.removal_intended': define(
     'image',
-    'The image is about to be deleted; a pin is refused from here on.',
+    'The file is about to be deleted; a pin is refused from here on.',
+    z.strictObject({ path: text, bytes, reason: text }),
+  ),
+  'image.removal_cancelled': define(
+    'image',
+    'The file is needed after all, or could not be deleted: it stays.',
     z.strictObject({ reason: text }),
   ),
   'image.reclaimed': define(
     'image',
-    'The image file was deleted.',
+    'The file was deleted; `bytes` are the blocks that it gave back.',
     z.strictObject({ path: text, bytes, reason: text }),
   ),
 } as const

@@ -59,9 +59,10 @@ type AppendOne<State> = (item: AppendItem<State>, head: Head) => AppendResult
 export type Log<State> = {
   /**
    * One transaction, one fsync. @throws LedgerError BUSY, DISK_FULL, NEWER_SCHEMA ...: then nothing is recorded;
-   * IO_ERROR: then nothing counts as recorded, but until the next commit a new opening may find it
+   * IO_ERROR: then nothing counts as recorded, but until the next commit a new opening may find it.
+   * `together`: if one item is not recorded none is, and each answers `conflict` with its stream's version.
    */
-  append(items: readonly AppendItem<State>[]): AppendResult[]
+  append(items: readonly AppendItem<State>[], together?: boolean): AppendResult[]
   readStream(streamId: string, afterVersion: number): RecordedEvent[]
   /** Of one stream, or of all for null, in order of position. */
   readPage(streamId: string | null, afterPosition: number, limit: number): RecordedEvent[]
@@ -103,9 +104,9 @@ export function openLog<State>(
     byId: db.prepare(`SELECT ${columns} FROM events WHERE event_id = ?`),
   }
 
-  function append(items: readonly AppendItem<State>[]): AppendResult[] {
+  function append(items: readonly AppendItem<State>[], together = false): AppendResult[] {
     try {
-      return transact((head) => appendAll(items, head))
+      return transact((head) => (together ? appendTogether : appendAll)(items, head))
     } catch (error) {
       throw explain(error, db.name)
     }
@@ -143,6 +144,19 @@ export function openLog<State>(
     return (
       undoable(() => appendEach(items, head, trusting(items))) ??
       appendEach(items, head, appendCarefully)
+    )
+  }
+
+  function appendTogether(items: readonly AppendItem<State>[], head: Head): Appended {
+    const conflict = ({ streamId }: AppendItem<State>): AppendResult => ({
+      status: 'conflict',
+      actualVersion: versionOf(streamId),
+    })
+    return (
+      undoable(() => appendEach(items, head, trusting(items))) ?? {
+        results: items.map(conflict),
+        head,
+      }
     )
   }
 
@@ -221,7 +235,7 @@ export function openLog<State>(
   }
 
   function appendCarefully(item: AppendItem<State>, head: Head): AppendResult {
-    const actualVersion = (sql.version.get(item.streamId) as number | null) ?? 0
+    const actualVersion = versionOf(item.streamId)
     if (actualVersion !== item.expectedVersion) return { status: 'conflict', actualVersion }
     let refusal: unknown = null
     const result = undoable(
@@ -285,6 +299,9 @@ export function openLog<State>(
     )
   }
 
+  function versionOf(streamId: string): number {
+    return (sql.version.get(streamId) as number | null) ?? 0
+  }
   function readHead(): Head {
     return (sql.head.get() as Head | undefined) ?? { position: 0, hash: genesis }
   }

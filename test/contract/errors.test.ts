@@ -18,6 +18,7 @@ describe('a LedgerError', () => {
     ['SUBNETS_EXHAUSTED', false],
     ['VM_NOT_FOUND', false],
     ['VM_EXISTS', false],
+    ['IMAGE_NOT_FOUND', false],
     ['INVALID_ID', false],
     ['INVALID_EVENT', false],
     ['INVALID_OPTION', false],

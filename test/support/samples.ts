@@ -100,8 +100,14 @@ export const samples: { readonly [T in EventType]: EventData<T> } = {
     source: null,
   },
   'image.tagged': { scope: 'registry', tag: 'alpine:3.20' },
+  'image.untagged': { scope: 'registry', tag: 'alpine:3.20' },
   'image.pinned': { ledger: ulid, vm: 'vm-abc12345' },
   'image.unpinned': { ledger: ulid, vm: 'vm-abc12345' },
-  'image.removal_intended': { reason: 'no pin, no tag' },
+  'image.removal_intended': {
+    path: '/cache/images/00.ext4',
+    bytes: 4096,
+    reason: 'no pin, no tag',
+  },
+  'image.removal_cancelled': { reason: 'it is open in pid 12' },
   'image.reclaimed': { path: '/cache/images/00.ext4', bytes: 4096, reason: 'no pin, no tag' },
 }

@@ -1,0 +1,49 @@
+// Caches in temporary directories, image files of any age, overlays on them.
+import { mkdirSync, truncateSync, utimesSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { onTestFinished } from 'vitest'
+import type { Witness } from '../../src/contract/images.ts'
+import { type Images, type ImagesOptions, openImages } from '../../src/open-images.ts'
+import { temporaryDirectory } from '../support/temporary.ts'
+import { qcow2Header } from './qcow2-header.ts'
+
+export const ledgerId = '01JZZZZZZZZZZZZZZZZZZZZZZZ'
+export const graceMs = 600_000
+/** Nothing is open: for tests that are not about /proc. */
+export const nothingOpen: Witness = async () => ({ ok: true, files: [] })
+
+export type TestCache = { readonly root: string; readonly images: Images; at(name: string): string }
+
+/** A cache with no home, in a directory of its own. */
+export function testCache(options: Partial<ImagesOptions> = {}): TestCache {
+  const root = temporaryDirectory('vmledger-images-')
+  const images = openImages({ cache: join(root, 'cache'), home: join(root, 'home'), ...options })
+  onTestFinished(() => images.close())
+  return { root, images, at: (name) => join(root, 'cache', 'images', name) }
+}
+
+/** A file of `bytes` real bytes, written that long ago. */
+export function writeImage(path: string, { ageMs = 2 * graceMs, bytes = 4096 } = {}): string {
+  mkdirSync(dirname(path), { recursive: true })
+  writeFileSync(path, Buffer.alloc(bytes, path))
+  age(path, ageMs)
+  return path
+}
+
+export function age(path: string, ageMs = 2 * graceMs): void {
+  const time = (Date.now() - ageMs) / 1000
+  utimesSync(path, time, time)
+}
+
+export function writeSparse(path: string, bytes: number): string {
+  writeImage(path)
+  truncateSync(path, bytes)
+  age(path)
+  return path
+}
+
+export function writeOverlay(path: string, backing: string): string {
+  mkdirSync(dirname(path), { recursive: true })
+  writeFileSync(path, qcow2Header({ backing, backingFormat: 'raw' }))
+  return path
+}
