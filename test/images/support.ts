@@ -42,8 +42,8 @@ export function writeSparse(path: string, bytes: number): string {
   return path
 }
 
-export function writeOverlay(path: string, backing: string): string {
+export function writeOverlay(path: string, backing: string, backingFormat = 'raw'): string {
   mkdirSync(dirname(path), { recursive: true })
-  writeFileSync(path, qcow2Header({ backing, backingFormat: 'raw' }))
+  writeFileSync(path, qcow2Header({ backing, backingFormat }))
   return path
 }

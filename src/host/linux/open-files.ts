@@ -45,6 +45,12 @@ function refuseHiddenProcesses(): void {
     throw new Hidden('/proc', "it hides other users' processes; run as root")
 }
 
+/**
+ * The first process of some hosts is hidden even from root: it starts machines and is no VMM. A VMM that is the
+ * first one of its container hides nothing from who may delete its images.
+ */
+const mayHide = (pid: number): boolean => pid === 1 && process.geteuid?.() === 0
+
 function filesOf(pid: number, extension: string): NeededFile[] {
   const directory = `/proc/${pid}/fd`
   try {
@@ -53,6 +59,7 @@ function filesOf(pid: number, extension: string): NeededFile[] {
     )
     return [...opened, ...mappedBy(pid, extension)]
   } catch (error) {
+    if (mayHide(pid)) return []
     if (error instanceof Hidden) throw error
     if (hasVanished(error) || isKernelThread(pid)) return []
     throw new Hidden(directory, failureOf(error).message)
