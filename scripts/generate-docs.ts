@@ -99,10 +99,12 @@ function words(): string {
 }
 
 function heading(stream: 'vm' | 'host' | 'image'): string {
+  const images =
+    'These stand in the log of the images, `<cache>/images/metadata.db`; what follows what is in src/machines/image.ts. A file that gc found and nobody had registered has the stream `image/file:<name>`.'
   const unused = 'In the catalogue, and nothing in this version records them.'
   if (stream === 'vm') return '## Stream `vm/<id>`: one VM'
   if (stream === 'host') return `## Stream \`host\`: the machine as a whole\n\n${unused}`
-  return `## Streams \`image/<digest>\`: one image\n\n${unused}`
+  return `## Streams \`image/<digest>\`: one image\n\n${wrap(images)}`
 }
 
 function sections(stream: string): string[] {

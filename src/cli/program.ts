@@ -7,6 +7,7 @@ import { addDisk } from './disk.ts'
 import { addGc } from './gc.ts'
 import { addHead } from './head.ts'
 import { addHistory } from './history.ts'
+import { addImages } from './images.ts'
 import { addList } from './list.ts'
 import { nonEmpty } from './options.ts'
 import { addReplay } from './replay.ts'
@@ -43,7 +44,10 @@ export function createProgram(): Command {
       outputError: (text, write) => write(text.replace(/^error: /, 'vmledger: ')),
     })
     .exitOverride()
-  const commands = [addList, addShow, addHistory, addReplay, addGc, addDisk, addHead, addDemo]
+  const commands = [
+    ...[addList, addShow, addHistory, addReplay, addGc],
+    ...[addImages, addDisk, addHead, addDemo],
+  ]
   for (const add of commands) add(program)
   return program
 }

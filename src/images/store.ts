@@ -88,8 +88,6 @@ function createStore(
       `SELECT digest, scope FROM images WHERE tag = ? AND scope = ifnull(?, scope) ORDER BY scope`,
     ),
   }
-  const found = (row: unknown): ImageFile | null =>
-    row === undefined ? null : imageFileOf(row as Row)
 
   function read(digest: string): { version: number; state: ImageState } {
     const events = log.readStream(streamId(`image/${digest}`), 0)
@@ -182,6 +180,9 @@ function createStore(
     close: () => void db.close(),
   }
 }
+
+const found = (row: unknown): ImageFile | null =>
+  row === undefined ? null : imageFileOf(row as Row)
 
 function reasonOf(result: AppendResult | undefined): string | null {
   if (result === undefined || result.status === 'recorded') return null

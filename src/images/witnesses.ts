@@ -50,9 +50,9 @@ export const overlaysIn = (directories: readonly string[], newReader: () => Chai
   })
 
 /** The files at these paths; what does not stand needs nothing. */
-export const namedBy = (ask: () => Promise<NamedPaths>): Witness =>
+export const namedBy = (askPaths: () => Promise<NamedPaths>): Witness =>
   testify(async () => {
-    const named = await ask()
+    const named = await askPaths()
     if (!named.ok) throw new Unreadable(named.file, new Error(named.reason))
     return (await eachOf(named.paths, fileAt)).flat()
   })

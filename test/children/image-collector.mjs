@@ -3,12 +3,13 @@ import { openImages } from '../../dist/index.js'
 import { atBarrier } from './child.mjs'
 
 const [, , cache, home, ms, graceMs] = process.argv
+const openFiles = async () => ({ ok: true, files: [] })
+
 await atBarrier(
   () => openImages({ cache, home }),
   async (images) => {
     const until = Date.now() + Number(ms)
     const done = { passes: 0, reclaimed: 0, failed: [], unreadable: 0 }
-    const openFiles = async () => ({ ok: true, files: [] })
     while (Date.now() < until) {
       const report = await images.gc({
         graceMs: Number(graceMs),

@@ -49,6 +49,27 @@ async function reasonOf(cache: TestCache, options: ImageGcOptions = {}): Promise
   return `${file?.action}: ${file?.reason}`
 }
 
+const orphan = (): TestCache => {
+  const cache = testCache()
+  writeImage(cache.at('a.ext4'))
+  return cache
+}
+
+/** Runs `act` when gc asks for open files the n-th time. */
+const at = (look: number, act: () => void | Promise<void>): Witness => {
+  let asked = 0
+  return async () => {
+    if ((asked += 1) === look) await act()
+    return { ok: true, files: [] }
+  }
+}
+
+const registered = async (): Promise<TestCache> => {
+  const cache = testCache()
+  await cache.images.register({ digest: 'sha256:aa', path: writeImage(cache.at('a.ext4')) })
+  return cache
+}
+
 describe('boxlite', () => {
   test('150 aged, 40 fresh and 20 aged that are needed: exactly the 150 go, then nothing', async () => {
     const cache = testCache()
@@ -196,12 +217,6 @@ describe('an old file is kept', () => {
 })
 
 describe('nothing at all is deleted', () => {
-  const orphan = (): TestCache => {
-    const cache = testCache()
-    writeImage(cache.at('a.ext4'))
-    return cache
-  }
-
   test.each([
     ['an overlay without a header', 'vms/vm-1/top.qcow2', 'garbage'],
     ['an overlay on a file that is gone', 'vms/vm-1/top.qcow2', null],
@@ -248,20 +263,6 @@ describe('nothing at all is deleted', () => {
 })
 
 describe('who comes while gc is at work', () => {
-  /** Runs `act` when gc asks for open files the n-th time. */
-  const at = (look: number, act: () => void | Promise<void>): Witness => {
-    let asked = 0
-    return async () => {
-      if ((asked += 1) === look) await act()
-      return { ok: true, files: [] }
-    }
-  }
-  const registered = async (): Promise<TestCache> => {
-    const cache = testCache()
-    await cache.images.register({ digest: 'sha256:aa', path: writeImage(cache.at('a.ext4')) })
-    return cache
-  }
-
   test('and pins after the plan, is seen by the intent', async () => {
     let isArmed = false
     const clock = {

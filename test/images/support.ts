@@ -12,7 +12,11 @@ export const graceMs = 600_000
 /** Nothing is open: for tests that are not about /proc. */
 export const nothingOpen: Witness = async () => ({ ok: true, files: [] })
 
-export type TestCache = { readonly root: string; readonly images: Images; at(name: string): string }
+export type TestCache = {
+  readonly root: string
+  readonly images: Images
+  readonly at: (name: string) => string
+}
 
 /** A cache with no home, in a directory of its own. */
 export function testCache(options: Partial<ImagesOptions> = {}): TestCache {

@@ -1,0 +1,222 @@
+/** `vmledger images list|add|rm|gc`: the images of a cache, and what of them nobody can need any more. */
+import { join, resolve } from 'node:path'
+import { type Command, Option } from 'commander'
+import type { ImageScope } from '../contract/images.ts'
+import { bytesText } from '../disk/admission.ts'
+import { defaultCache } from '../home.ts'
+import type { Image } from '../images/ledger.ts'
+import type { ImageGcFile, ImageGcReport } from '../images/pass.ts'
+import { assertCache, type Images, openImages } from '../open-images.ts'
+import { exitCodes } from './errors.ts'
+import { nonEmpty, type SharedOptions } from './options.ts'
+import { print, printJson, talk, whenNobodyReads } from './output.ts'
+import { type Cell, printTable } from './table.ts'
+import { age } from './times.ts'
+
+type ImagesCommandOptions = SharedOptions & {
+  readonly cache?: string
+  readonly scope?: ImageScope
+  readonly dryRun?: boolean
+}
+
+const scopes = ['local', 'registry'] as const
+
+export function addImages(program: Command): void {
+  const images = program
+    .command('images')
+    .description('list, add and remove images, and give back those that nobody can need')
+    .option(
+      '--cache <dir>',
+      'directory of the images ($VMLEDGER_CACHE, $CACHE_DIRECTORY or XDG)',
+      nonEmpty,
+    )
+  const scope = (): Option => new Option('--scope <scope>', 'whose tag it is').choices(scopes)
+  images
+    .command('list')
+    .description('list the images, newest first')
+    .action((_own: unknown, command: Command) => list(command.optsWithGlobals()))
+  images
+    .command('add')
+    .argument('<file>', 'a root file system; it is copied')
+    .argument(
+      '<tag>',
+      'its name, as `alpine:3.20`; it leaves the image that it named before',
+      nonEmpty,
+    )
+    .description('copy a file into the cache under its sha256, and give it a tag')
+    .addOption(scope().default('local'))
+    .action((file: string, tag: string, _own: unknown, command: Command) =>
+      add(file, tag, command.optsWithGlobals()),
+    )
+  images
+    .command('rm')
+    .argument('<tags...>', 'tags to take away', addTag)
+    .description('take tags away; a file without any goes with the next `images gc`')
+    .addOption(scope())
+    .action((tags: string[], _own: unknown, command: Command) =>
+      rm(tags, command.optsWithGlobals()),
+    )
+  images
+    .command('gc')
+    .description('delete files that no tag, pin, overlay, resource or open file names')
+    .option('--dry-run', 'say what would be done, and do nothing')
+    .action((_own: unknown, command: Command) => gc(command.optsWithGlobals()))
+}
+
+const addTag = (text: string, before: readonly string[] = []): string[] => [
+  ...before,
+  nonEmpty(text),
+]
+
+/** Only `add` makes a cache. */
+async function withImages<T>(
+  options: ImagesCommandOptions,
+  access: 'read' | 'write' | 'make',
+  work: (images: Images) => T | Promise<T>,
+): Promise<T> {
+  const cache = resolve(options.cache ?? defaultCache())
+  if (access !== 'make') assertCache(join(cache, 'images'))
+  const images = openImages({
+    cache,
+    readonly: access === 'read',
+    adoptHost: options.adoptHost ?? false,
+    actor: 'cli',
+    ...(options.home === undefined ? {} : { home: resolve(options.home) }),
+  })
+  try {
+    return await work(images)
+  } finally {
+    images.close()
+  }
+}
+
+async function list(options: ImagesCommandOptions): Promise<void> {
+  const images = await withImages(options, 'read', (open) => open.list())
+  if (options.json === true) for (const image of images) printJson(lineOf(image))
+  else if (images.length === 0) print('No images (`vmledger images add FILE TAG` adds one).')
+  else printImages(images)
+}
+
+const lineOf = ({ digest, path, size, source, tags, pins, isRemoving, registeredAt }: Image) => ({
+  digest,
+  path,
+  size,
+  source,
+  tags: tags.map(({ scope, tag, at }) => ({ scope, tag, tagged_at: at })),
+  pins,
+  removing: isRemoving,
+  registered_at: registeredAt,
+})
+
+function printImages(images: readonly Image[]): void {
+  const nowMs = Date.now()
+  const rows = images.flatMap(
+    ({ digest, size, tags, pins, isRemoving, registeredAt }): Cell[][] => {
+      const cells: Cell[] = [
+        bytesText(size),
+        age(registeredAt, nowMs),
+        isRemoving ? { text: 'being removed', style: 'red' } : String(pins.length),
+        digest,
+      ]
+      if (tags.length === 0) return [[{ text: 'no tag', style: 'dim' }, '-', ...cells]]
+      return tags.map(({ scope, tag }): Cell[] => [tag, scope, ...cells])
+    },
+  )
+  printTable(rows, { head: ['TAG', 'SCOPE', 'SIZE', 'ADDED', 'PINS', 'DIGEST'] })
+}
+
+async function add(file: string, tag: string, options: ImagesCommandOptions): Promise<void> {
+  const { scope = 'local', json = false } = options
+  const image = await withImages(options, 'make', (images) =>
+    images.add({ from: file, tag, scope }),
+  )
+  if (json) printJson(lineOf(image))
+  else printTable([[tag, bytesText(image.size), image.digest]])
+}
+
+async function rm(tags: readonly string[], options: ImagesCommandOptions): Promise<void> {
+  const { scope, json = false } = options
+  await withImages(options, 'write', async (images) => {
+    for (const tag of new Set(tags)) {
+      const gone = await images.untag({ tag, ...(scope === undefined ? {} : { scope }) })
+      const left = images.get({ digest: gone.digest }).tags.length
+      if (json) printJson({ tag, scope: gone.scope, digest: gone.digest, tags_left: left })
+      else print(`${tag} removed; ${afterwards(left)}`)
+    }
+  })
+}
+
+const afterwards = (tagsLeft: number): string =>
+  tagsLeft > 0
+    ? 'other tags name its image'
+    : '`vmledger images gc` gives its file back when nothing needs it'
+
+async function gc(options: ImagesCommandOptions): Promise<void> {
+  const { dryRun = false, json = false } = options
+  // Whoever reads may go; what has begun is ended all the same.
+  whenNobodyReads(() => {})
+  const report = await withImages(options, dryRun ? 'read' : 'write', (images) =>
+    images.gc({ dryRun }),
+  )
+  if (json) for (const file of report.files) printJson(gcLineOf(file))
+  else printTable(report.files.map(cellsOf), { last: 'wrap' })
+  for (const { file, reason } of report.unreadable)
+    talk(`${file} cannot be read (${reason}): nothing was deleted`)
+  if (json) printJson(summaryOf(report))
+  else print(inWords(report))
+  process.exitCode = exitCodeOf(report)
+}
+
+const gcLineOf = ({ path, action, bytes, reason }: ImageGcFile) => ({
+  image: path,
+  action,
+  bytes,
+  reason,
+})
+
+/** The keys of the summary of `gc`, and two more. */
+const summaryOf = ({ dryRun, reclaimed, kept, failed, bytes }: ImageGcReport) => ({
+  summary: true,
+  dry_run: dryRun,
+  vms_cleaned: 0,
+  vms_kept: 0,
+  vms_failed: 0,
+  orphans: 0,
+  images: reclaimed,
+  images_kept: kept,
+  images_failed: failed,
+  vm_dirs: 0,
+  bytes,
+})
+
+const cellsOf = ({ path, action, bytes, reason }: ImageGcFile): Cell[] => [
+  path,
+  said[action],
+  action === 'reclaimed' || action === 'would_reclaim' ? bytesText(bytes) : '-',
+  reason,
+]
+
+const said: Readonly<Record<ImageGcFile['action'], Cell>> = {
+  reclaimed: { text: 'reclaimed', style: 'green' },
+  would_reclaim: { text: 'would be reclaimed', style: 'green' },
+  kept: 'kept',
+  failed: { text: 'failed', style: 'red' },
+}
+
+function inWords({ dryRun, reclaimed, kept, failed, bytes }: ImageGcReport): string {
+  const others = `${kept} kept, ${failed} failed`
+  const gone = `${bytesText(bytes)} from ${reclaimed} image${reclaimed === 1 ? '' : 's'}`
+  if (!dryRun) return `Reclaimed ${gone}; ${others}.`
+  return `Would reclaim ${gone}; ${others} (dry run: nothing was deleted).`
+}
+
+/** Where several apply: every failure a permission, then any failure, then what could not be read. */
+export function exitCodeOf({
+  files,
+  unreadable,
+}: Pick<ImageGcReport, 'files' | 'unreadable'>): number {
+  const failures = files.filter(({ action }) => action === 'failed')
+  const isDenied = ({ error }: ImageGcFile): boolean => error === 'EPERM' || error === 'EACCES'
+  if (failures.length > 0) return failures.every(isDenied) ? exitCodes.denied : exitCodes.partial
+  return unreadable.length > 0 ? exitCodes.unknown : exitCodes.ok
+}
