@@ -19,7 +19,7 @@ import { imageRules } from './machines/image.ts'
 import { type Clock, systemClock, timestamp } from './clock.ts'
 import { defaultCache, defaultHome } from './home.ts'
 import { idFactory } from './new-id.ts'
-import { isHome, usedPathsOf } from './used-paths.ts'
+import { isHome, pinsToEnd, usedPathsOf } from './used-paths.ts'
 
 export type ImagesOptions = {
   /** The directory above `images/`; `defaultCache()` when left out. */
@@ -144,8 +144,22 @@ function collect(
   const openFiles = options.openFiles ?? (() => filesInUse(imageExtension))
   const hasHome = isHome(home)
   const directories = [...overlays, ...(hasHome ? [join(home, 'vms')] : [])]
-  const pass = () =>
-    collectImages({
+  const pass = async (): Promise<ImageGcReport> => {
+    const pinned = store.files().flatMap(({ digest, pins }) => pins.map((pin) => ({ digest, pin })))
+    const ended = new Set(
+      hasHome
+        ? pinsToEnd(
+            home,
+            pinned.map(({ pin }) => pin),
+          )
+        : [],
+    )
+    const unpinned = pinned.filter(({ pin }) => ended.has(pin))
+    if (!dryRun)
+      await store.recordEach(
+        unpinned.map(({ digest, pin: data }) => ({ digest, type: 'image.unpinned', data })),
+      )
+    return collectImages({
       store,
       directory,
       witnesses: [
@@ -155,10 +169,12 @@ function collect(
         openFiles,
       ],
       openFiles,
+      isOver: ({ ledger, vm }) => [...ended].some((pin) => pin.ledger === ledger && pin.vm === vm),
       nowMs: () => clock.now(),
       graceMs,
       dryRun,
     })
+  }
   return dryRun ? pass() : exclusive(pass)
 }
 

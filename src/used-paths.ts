@@ -1,7 +1,8 @@
-/** Paths that the VMs of a home still need: what their unreleased resources and intents name. */
+/** What the ledger of a home says of images: paths that its VMs still name, and VMs that need no pin any more. */
 import { statSync } from 'node:fs'
 import { isAbsolute, join } from 'node:path'
 import { LedgerError } from './contract/errors.ts'
+import type { ImagePin } from './contract/images.ts'
 import type { VmEvent } from './contract/events.ts'
 import { vmId, vmStream } from './contract/ids.ts'
 import { type HeldResource, heldResources } from './contract/state.ts'
@@ -22,25 +23,45 @@ export function isHome(home: string): boolean {
 
 /** Reads the ledger of `home`, whichever machine wrote it. What cannot be read is said, and is no answer. */
 export async function usedPathsOf(home: string): Promise<NamedPaths> {
-  const file = join(home, 'state.db')
   try {
-    const store = openStore({
-      file,
-      migrations: shippedMigrations('ledger'),
-      readonly: true,
-      now: '',
-      newId: () => '',
-      machineId: machineId(),
-      adoptHost: true,
-    })
-    try {
-      return { ok: true, paths: pathsIn(store) }
-    } finally {
-      store.close()
-    }
+    return { ok: true, paths: reading(home, pathsIn) }
   } catch (error) {
     if (!(error instanceof LedgerError)) throw error
-    return { ok: false, file, reason: error.message }
+    return { ok: false, file: join(home, 'state.db'), reason: error.message }
+  }
+}
+
+/** Those of the pins that are this ledger's, of VMs that are cleaned. An unknown VM may be about to be created. */
+export function pinsToEnd(home: string, pins: readonly ImagePin[]): ImagePin[] {
+  try {
+    return reading(home, ({ ledgerId, log }) =>
+      pins.filter(({ ledger, vm }) => {
+        if (ledger !== ledgerId) return false
+        const events = log.readStream(vmStream(vmId(vm)), 0) as unknown as VmEvent[]
+        return events.reduce(fold, absent).phase === 'cleaned'
+      }),
+    )
+  } catch (error) {
+    // The same ledger is a witness of every pass, and says there why it cannot be read.
+    if (error instanceof LedgerError) return []
+    throw error
+  }
+}
+
+function reading<T>(home: string, work: (store: Store) => T): T {
+  const store = openStore({
+    file: join(home, 'state.db'),
+    migrations: shippedMigrations('ledger'),
+    readonly: true,
+    now: '',
+    newId: () => '',
+    machineId: machineId(),
+    adoptHost: true,
+  })
+  try {
+    return work(store)
+  } finally {
+    store.close()
   }
 }
 

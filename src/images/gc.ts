@@ -63,11 +63,12 @@ async function look(gc: ImageGc): Promise<{ listing: Listing; seen: Seen }> {
 }
 
 function judge(
-  { nowMs, graceMs }: ImageGc,
+  { nowMs, graceMs, isOver }: ImageGc,
   candidates: readonly Candidate[],
   rows: readonly ImageFile[],
   seen: Seen,
 ): Judged[] {
+  const usedBy = (row: ImageFile): string | null => nameOrPin(row, isOver)
   const byPath = new Map(rows.map((row) => [row.path, row]))
   const byName = new Map<string, ImageFile[]>()
   for (const row of rows) byName.set(nameOf(row), [...(byName.get(nameOf(row)) ?? []), row])
@@ -76,7 +77,7 @@ function judge(
     const row = byPath.get(file.path) ?? null
     const because =
       young(file, now, graceMs) ??
-      (row === null ? namesake(byName.get(file.name) ?? []) : usedBy(row)) ??
+      (row === null ? namesake(byName.get(file.name) ?? [], usedBy) : usedBy(row)) ??
       seen.neededBy(file)
     const isResumed = row?.phase === 'removing'
     return { file, digest: row?.digest ?? strangerOf(file.name), isResumed, because }
@@ -93,15 +94,18 @@ function young({ mtimeNs }: Candidate, nowMs: number, graceMs: number): string |
   return `written ${ageSeconds} s ago, within the grace of ${graceMs / 1000} s`
 }
 
-function usedBy({ tags, pins }: ImageFile): string | null {
-  const [pin] = pins
+function nameOrPin({ tags, pins }: ImageFile, isOver: ImageGc['isOver']): string | null {
+  const pin = pins.find((each) => !isOver(each))
   if (pin !== undefined) return `pinned by VM ${pin.vm} of ledger ${pin.ledger}`
   const [tag] = tags
   return tag === undefined ? null : `tagged ${tag.tag} (${tag.scope})`
 }
 
 /** In a cache that was moved images are registered where they were: their names still protect them. */
-function namesake(rows: readonly ImageFile[]): string | null {
+function namesake(
+  rows: readonly ImageFile[],
+  usedBy: (row: ImageFile) => string | null,
+): string | null {
   for (const row of rows) {
     const because = usedBy(row)
     if (because !== null) return `${because}, registered as ${row.path}`

@@ -1,5 +1,5 @@
 /** One pass of the image gc: what it is given, and what it answers of every file. */
-import type { Witness } from '../contract/images.ts'
+import type { ImagePin, Witness } from '../contract/images.ts'
 import { type Candidate, codeOf, messageOf } from './files.ts'
 import type { ImageStore } from './store.ts'
 
@@ -10,6 +10,8 @@ export type ImageGc = {
   readonly witnesses: readonly Witness[]
   /** The witness of open files alone: asked once more when a file can no longer be opened by its name. */
   readonly openFiles: Witness
+  /** Whether the VM that took a pin is cleaned. */
+  readonly isOver: (pin: ImagePin) => boolean
   readonly nowMs: () => number
   readonly graceMs: number
   readonly dryRun: boolean

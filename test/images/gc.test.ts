@@ -21,7 +21,7 @@ import { describe, expect, onTestFinished, test } from 'vitest'
 import type { Witness } from '../../src/contract/images.ts'
 import { simulatedHost } from '../../src/host/simulated/host.ts'
 import { openLedger } from '../../src/ledger.ts'
-import { type ImageGcOptions, openImages } from '../../src/open-images.ts'
+import { type ImageGcOptions, type Images, openImages } from '../../src/open-images.ts'
 import {
   age,
   graceMs,
@@ -216,6 +216,32 @@ describe('an old file is kept', () => {
   })
 })
 
+test('the pin of a VM that is cleaned is taken back: nobody else will', async () => {
+  const home = join(testCache().root, 'home')
+  const cache = testCache({ home })
+  const ledger = openLedger({ home, host: simulatedHost() })
+  onTestFinished(() => ledger.close())
+  await cache.images.register({ digest: 'sha256:aa', path: writeImage(cache.at('a.ext4')) })
+  const pin = (vm: string, owner = ledger.id) =>
+    cache.images.pin({ digest: 'sha256:aa', ledger: owner, vm })
+  const vm = await ledger.createVm({ backend: 'test', id: 'vm-1' })
+  await pin('vm-1')
+  expect(await reasonOf(cache)).toMatch(/^kept: pinned by VM vm-1/)
+  await vm.close()
+  // One that is not created yet, and one of a ledger that nobody has asked.
+  await pin('vm-2')
+  expect(await reasonOf(cache)).toMatch(/^kept: pinned by VM vm-2/)
+  await cache.images.unpin({ ledger: ledger.id, vm: 'vm-2' })
+  await pin('vm-1', ledgerId)
+  expect(await reasonOf(cache)).toMatch(new RegExp(`pinned by VM vm-1 of ledger ${ledgerId}`))
+  await cache.images.unpin({ ledger: ledgerId, vm: 'vm-1' })
+  await pin('vm-1')
+  expect(await collect(cache, { dryRun: true })).toMatchObject({ reclaimed: 1 })
+  expect(cache.images.get({ digest: 'sha256:aa' }).pins).toHaveLength(1)
+  expect(await collect(cache)).toMatchObject({ reclaimed: 1 })
+  expect(cache.images.verify().ok).toBe(true)
+})
+
 describe('nothing at all is deleted', () => {
   test.each([
     ['an overlay without a header', 'vms/vm-1/top.qcow2', 'garbage'],
@@ -263,12 +289,13 @@ describe('nothing at all is deleted', () => {
 })
 
 describe('who comes while gc is at work', () => {
-  test('and pins after the plan, is seen by the intent', async () => {
+  /** A cache in which `act` happens when gc has asked everybody once, and nothing is intended yet. */
+  function interrupted(act: (cache: TestCache, other: Images) => void) {
     let isArmed = false
     const clock = {
       now: () => {
-        // gc asks for the time when it has read what is pinned; another process is faster than its intent.
-        if (isArmed) void other.pin({ digest: 'sha256:aa', ledger: ledgerId, vm: 'vm-1' })
+        // gc asks for the time when it has read what is pinned.
+        if (isArmed) act(cache, other)
         isArmed = false
         return Date.now()
       },
@@ -276,18 +303,26 @@ describe('who comes while gc is at work', () => {
     const cache = testCache({ clock })
     const other = openImages({ cache: join(cache.root, 'cache'), home: join(cache.root, 'home') })
     onTestFinished(() => other.close())
+    return { cache, openFiles: at(1, () => void (isArmed = true)) }
+  }
+
+  test('and pins after the plan, is seen by the intent', async () => {
+    const { cache, openFiles } = interrupted((_, other) => {
+      void other.pin({ digest: 'sha256:aa', ledger: ledgerId, vm: 'vm-1' })
+    })
     await cache.images.register({ digest: 'sha256:aa', path: writeImage(cache.at('a.ext4')) })
-    const openFiles = at(1, () => void (isArmed = true))
     expect(await reasonOf(cache, { openFiles })).toMatch(
       /^kept: VM vm-1 of ledger .* has pinned it$/,
     )
   })
 
   test('and builds an overlay after the plan, is seen by the last look', async () => {
-    const cache = await registered()
+    const { cache, openFiles } = interrupted(({ root, at: path }) => {
+      writeOverlay(join(root, 'vms', 'top.qcow2'), path('a.ext4'))
+    })
     const vms = join(cache.root, 'vms')
     mkdirSync(vms)
-    const openFiles = at(1, () => void writeOverlay(join(vms, 'top.qcow2'), cache.at('a.ext4')))
+    await cache.images.register({ digest: 'sha256:aa', path: writeImage(cache.at('a.ext4')) })
     expect(await reasonOf(cache, { openFiles, overlays: [vms] })).toMatch(/is built on it$/)
     expect(cache.images.get({ digest: 'sha256:aa' }).isRemoving).toBe(false)
   })

@@ -1,0 +1,57 @@
+// Which files are in use, as the kernel tells: open, locked; and what it hides is said.
+import { execFileSync, spawn } from 'node:child_process'
+import { closeSync, openSync, statSync, writeFileSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { describe, expect, onTestFinished, test } from 'vitest'
+import { filesInUse } from '../../src/host/linux/open-files.ts'
+import { temporaryDirectory } from '../support/temporary.ts'
+
+const isRoot = process.getuid?.() === 0
+const module = resolve(import.meta.dirname, '..', '..', 'src', 'host', 'linux', 'open-files.ts')
+
+function file() {
+  const path = join(temporaryDirectory('vmledger-open-'), 'a.ext4')
+  writeFileSync(path, 'x'.repeat(4096))
+  const { dev, ino } = statSync(path, { bigint: true })
+  return { path, dev, ino }
+}
+
+async function reasonsFor(ino: bigint): Promise<string[]> {
+  const testimony = await filesInUse('.ext4')
+  if (!testimony.ok) throw new Error(`${testimony.file}: ${testimony.reason}`)
+  return testimony.files.filter((each) => each.ino === ino).map(({ why }) => why)
+}
+
+describe.runIf(isRoot)('a file', () => {
+  test('that this process has open is in use until it is closed', async () => {
+    const { path, ino } = file()
+    expect(await reasonsFor(ino)).toEqual([])
+    const fd = openSync(path, 'r')
+    expect(await reasonsFor(ino)).toEqual([expect.stringContaining(`open in pid ${process.pid} (`)])
+    closeSync(fd)
+    expect(await reasonsFor(ino)).toEqual([])
+  })
+
+  test('that another process has locked is open and locked', async () => {
+    const { path, ino } = file()
+    const child = spawn('flock', ['-F', path, 'sleep', '60'], { stdio: 'ignore' })
+    onTestFinished(() => void child.kill('SIGKILL'))
+    await expect
+      .poll(() => reasonsFor(ino), { timeout: 20_000 })
+      .toContain('a process holds a lock on it')
+    expect(await reasonsFor(ino)).toContainEqual(expect.stringMatching(/^open in pid \d+ \(/))
+  })
+
+  test('may be open where this user cannot look: that is no answer', () => {
+    const code = `import(${JSON.stringify(module)}).then(async ({ filesInUse }) =>
+      console.log(JSON.stringify({ ...(await filesInUse('.ext4')), files: [] })))`
+    const out = execFileSync('setpriv', [
+      ...['--reuid', '65534', '--regid', '65534', '--clear-groups'],
+      ...[process.execPath, '--no-warnings', '-e', code],
+    ])
+    expect(JSON.parse(out.toString())).toMatchObject({
+      ok: false,
+      file: expect.stringMatching(/^\/proc/) as unknown,
+    })
+  })
+})
