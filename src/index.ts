@@ -34,8 +34,19 @@ export type {
 export { directory, fileCopy, nftTable, overlay, socket, tap, tapName } from './host/resources.ts'
 export type { VmEventInput } from './draft.ts'
 export { defaultCache, defaultHome } from './home.ts'
-export type { Image, ImageName, NewImage, NewTag, PinOptions } from './images/ledger.ts'
-export type { ImageGcFile, ImageGcReport } from './images/pass.ts'
+export type {
+  Image,
+  ImageFinding,
+  ImageGcFile,
+  ImageGcReport,
+  ImageName,
+  ImageVerification,
+  NamedPath,
+  NamedPaths,
+  NewImage,
+  NewTag,
+  PinOptions,
+} from './images/answers.ts'
 export {
   type CreateVmOptions,
   type EventsOptions,

@@ -8,7 +8,7 @@ import { vmId, vmStream } from './contract/ids.ts'
 import { type HeldResource, heldResources } from './contract/state.ts'
 import { shippedMigrations } from './events/migrations.ts'
 import { machineId } from './host/linux/identity.ts'
-import type { NamedPath, NamedPaths } from './images/witnesses.ts'
+import type { NamedPath, NamedPaths } from './images/answers.ts'
 import { absent, fold } from './machines/fold.ts'
 import { openStore, type Store } from './projections/store.ts'
 

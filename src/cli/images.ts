@@ -4,8 +4,7 @@ import { type Command, Option } from 'commander'
 import type { ImageScope } from '../contract/images.ts'
 import { bytesText } from '../disk/admission.ts'
 import { defaultCache } from '../home.ts'
-import type { Image } from '../images/ledger.ts'
-import type { ImageGcFile, ImageGcReport } from '../images/pass.ts'
+import type { Image, ImageGcFile, ImageGcReport } from '../images/answers.ts'
 import { assertCache, type Images, openImages } from '../open-images.ts'
 import { exitCodes } from './errors.ts'
 import { nonEmpty, type SharedOptions } from './options.ts'
@@ -19,7 +18,8 @@ type ImagesCommandOptions = SharedOptions & {
   readonly dryRun?: boolean
 }
 
-const scopes = ['local', 'registry'] as const
+const scopeOption = (): Option =>
+  new Option('--scope <scope>', 'whose tag it is').choices(['local', 'registry'])
 
 export function addImages(program: Command): void {
   const images = program
@@ -30,7 +30,6 @@ export function addImages(program: Command): void {
       'directory of the images ($VMLEDGER_CACHE, $CACHE_DIRECTORY or XDG)',
       nonEmpty,
     )
-  const scope = (): Option => new Option('--scope <scope>', 'whose tag it is').choices(scopes)
   images
     .command('list')
     .description('list the images, newest first')
@@ -44,7 +43,7 @@ export function addImages(program: Command): void {
       nonEmpty,
     )
     .description('copy a file into the cache under its sha256, and give it a tag')
-    .addOption(scope().default('local'))
+    .addOption(scopeOption().default('local'))
     .action((file: string, tag: string, _own: unknown, command: Command) =>
       add(file, tag, command.optsWithGlobals()),
     )
@@ -52,9 +51,9 @@ export function addImages(program: Command): void {
     .command('rm')
     .argument('<tags...>', 'tags to take away', addTag)
     .description('take tags away; a file without any goes with the next `images gc`')
-    .addOption(scope())
+    .addOption(scopeOption())
     .action((tags: string[], _own: unknown, command: Command) =>
-      rm(tags, command.optsWithGlobals()),
+      removeTags(tags, command.optsWithGlobals()),
     )
   images
     .command('gc')
@@ -134,7 +133,7 @@ async function add(file: string, tag: string, options: ImagesCommandOptions): Pr
   else printTable([[tag, bytesText(image.size), image.digest]])
 }
 
-async function rm(tags: readonly string[], options: ImagesCommandOptions): Promise<void> {
+async function removeTags(tags: readonly string[], options: ImagesCommandOptions): Promise<void> {
   const { scope, json = false } = options
   await withImages(options, 'write', async (images) => {
     for (const tag of new Set(tags)) {
@@ -210,13 +209,14 @@ function inWords({ dryRun, reclaimed, kept, failed, bytes }: ImageGcReport): str
   return `Would reclaim ${gone}; ${others} (dry run: nothing was deleted).`
 }
 
+const isDenied = ({ error }: ImageGcFile): boolean => error === 'EPERM' || error === 'EACCES'
+
 /** Where several apply: every failure a permission, then any failure, then what could not be read. */
 export function exitCodeOf({
   files,
   unreadable,
 }: Pick<ImageGcReport, 'files' | 'unreadable'>): number {
   const failures = files.filter(({ action }) => action === 'failed')
-  const isDenied = ({ error }: ImageGcFile): boolean => error === 'EPERM' || error === 'EACCES'
   if (failures.length > 0) return failures.every(isDenied) ? exitCodes.denied : exitCodes.partial
   return unreadable.length > 0 ? exitCodes.unknown : exitCodes.ok
 }

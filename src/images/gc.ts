@@ -1,18 +1,16 @@
 /** Image gc: what nobody can need is deleted; what may be needed, or cannot be judged, is kept and said. */
 import { hash } from 'node:crypto'
 import { type Candidate, listImages, type Listing, messageOf, restoreTrash } from './files.ts'
+import type { ImageGcFile, ImageGcReport, Unreadable } from './answers.ts'
 import {
   type Doomed,
   type ImageGc,
-  type ImageGcFile,
-  type ImageGcReport,
   kept,
   notJudged,
   reclaimed,
   reportOf,
   spared,
   strangerPrefix,
-  type Unreadable,
   wouldReclaim,
 } from './pass.ts'
 import type { ImageFile } from './projection.ts'

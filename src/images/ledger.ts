@@ -1,7 +1,7 @@
 /** What is done with images: each a decision on the newest state, recorded whole. Files are put in place first. */
 import { join, resolve } from 'node:path'
 import { LedgerError } from '../contract/errors.ts'
-import type { ImagePin, ImageScope, ImageTag } from '../contract/images.ts'
+import type { ImagePin, ImageScope } from '../contract/images.ts'
 import { redactText } from '../contract/redact.ts'
 import {
   copyIn,
@@ -12,34 +12,10 @@ import {
   sizeOfFile,
   standsWhole,
 } from './files.ts'
+import type { Image, ImageLedger, ImageName, NewImage, NewTag, PinOptions } from './answers.ts'
 import { strangerPrefix } from './pass.ts'
 import type { ImageFile } from './projection.ts'
 import type { Change, ImageStore } from './store.ts'
-
-/** An image whose file stands. Times are RFC 3339 UTC; sizes are in bytes, holes included. */
-export type Image = {
-  readonly digest: string
-  readonly path: string
-  readonly size: number
-  readonly source: string | null
-  readonly tags: readonly ImageTag[]
-  readonly pins: readonly ImagePin[]
-  /** A gc is about to delete it: it can be neither tagged nor pinned. */
-  readonly isRemoving: boolean
-  readonly registeredAt: string
-}
-
-/** An image by its digest, or by a tag; a tag without a scope is looked for in `local` first. */
-export type ImageName =
-  | { readonly digest: string }
-  | { readonly tag: string; readonly scope?: ImageScope }
-export type NewTag = { readonly tag: string; readonly scope?: ImageScope }
-export type NewImage = {
-  readonly digest: string
-  readonly path: string
-  readonly source?: string | null
-}
-export type PinOptions = ImageName & ImagePin
 
 /** Runs `work` while no gc removes files. */
 export type Exclusive = <T>(work: () => Promise<T>) => Promise<T>
@@ -51,15 +27,13 @@ export type ImageLedgerOptions = {
   readonly exclusive: Exclusive
 }
 
-export type ImageLedger = ReturnType<typeof createImageLedger>
-
 const digestPattern = /^(?!file:)[a-z0-9][a-z0-9:+._-]{0,127}$/
 
-export function createImageLedger({ store, directory, exclusive }: ImageLedgerOptions) {
-  /**
-   * Registers a file that was written, synced and put in place before. Again with the same path: nothing.
-   * @throws LedgerError INVALID_OPTION, IMAGE_NOT_FOUND (no such file), CONSTRAINT (another path or digest)
-   */
+export function createImageLedger({
+  store,
+  directory,
+  exclusive,
+}: ImageLedgerOptions): ImageLedger {
   async function register({ digest, path, source = null }: NewImage): Promise<Image> {
     if (!digestPattern.test(digest))
       throw new LedgerError('INVALID_OPTION', `${JSON.stringify(digest)} is not a digest`)
@@ -69,7 +43,6 @@ export function createImageLedger({ store, directory, exclusive }: ImageLedgerOp
     return known({ digest })
   }
 
-  /** Copies `from` into the cache under its sha256, and gives it a tag. What is there already is not kept twice. */
   async function add(options: NewTag & { readonly from: string }): Promise<Image> {
     const { from, ...name } = options
     const source = resolve(from)
@@ -95,13 +68,11 @@ export function createImageLedger({ store, directory, exclusive }: ImageLedgerOp
     return known({ digest })
   }
 
-  /** Makes a tag name an image; it leaves the image that it named before. */
   async function tag(image: ImageName, name: NewTag): Promise<Image> {
     await store.record(() => tagging(known(image).digest, name))
     return known(image)
   }
 
-  /** Takes a tag away; the file goes with the next gc that finds nothing else that needs it. */
   async function untag({
     tag: name,
     scope,
@@ -114,10 +85,6 @@ export function createImageLedger({ store, directory, exclusive }: ImageLedgerOp
     return gone ?? tagged(name, scope)
   }
 
-  /**
-   * Says that a VM uses the image from now on: durable when it answers, and to be called before the file is
-   * used. The same pin again changes nothing. @throws LedgerError IMAGE_NOT_FOUND, ILLEGAL_TRANSITION (it is being removed)
-   */
   async function pin({ ledger, vm, ...name }: PinOptions): Promise<Image> {
     await store.record((): Change[] => {
       const { digest, pins } = known(name)
@@ -129,7 +96,6 @@ export function createImageLedger({ store, directory, exclusive }: ImageLedgerOp
     return image
   }
 
-  /** Takes the VM's pins back, of this image or of all; how many there were. */
   async function unpin({
     ledger,
     vm,
@@ -227,10 +193,11 @@ const untagging = (digest: string, tag: string, scope: ImageScope): Change => ({
   data: { scope, tag },
 })
 
+const newest = ({ tags, registeredAt }: Image): string =>
+  [registeredAt, ...tags.map(({ at }) => at)].toSorted().at(-1) ?? registeredAt
+
 /** Tagged or registered last comes first. */
 const newestFirst = (images: () => Image[]) => (): Image[] => {
-  const newest = ({ tags, registeredAt }: Image): string =>
-    [registeredAt, ...tags.map(({ at }) => at)].toSorted().at(-1) ?? registeredAt
   return images().toSorted((a, b) => newest(b).localeCompare(newest(a)))
 }
 

@@ -1,5 +1,6 @@
 /** One pass of the image gc: what it is given, and what it answers of every file. */
 import type { ImagePin, Witness } from '../contract/images.ts'
+import type { ImageGcFile, ImageGcReport, Unreadable } from './answers.ts'
 import { type Candidate, codeOf, messageOf } from './files.ts'
 import type { ImageStore } from './store.ts'
 
@@ -15,31 +16,6 @@ export type ImageGc = {
   readonly nowMs: () => number
   readonly graceMs: number
   readonly dryRun: boolean
-}
-
-export type ImageGcFile = {
-  readonly path: string
-  /** null for a file that was never registered. */
-  readonly digest: string | null
-  readonly action: 'reclaimed' | 'would_reclaim' | 'kept' | 'failed'
-  /** Allocated blocks that were given back, or would be; 0 for what stays. */
-  readonly bytes: number
-  readonly reason: string
-  /** The operating system's word for why it failed, `EPERM`; null else. */
-  readonly error: string | null
-}
-
-/** What could not be read; where there is any, nothing was deleted. */
-export type Unreadable = { readonly file: string; readonly reason: string }
-
-export type ImageGcReport = {
-  readonly dryRun: boolean
-  readonly files: readonly ImageGcFile[]
-  readonly unreadable: readonly Unreadable[]
-  readonly reclaimed: number
-  readonly kept: number
-  readonly failed: number
-  readonly bytes: number
 }
 
 /** A file that nobody named when we looked. */

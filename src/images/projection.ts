@@ -21,7 +21,7 @@ export type ImageFile = {
   readonly updatedAt: string
 }
 
-export const digestOf = (streamId: string): string => streamId.slice('image/'.length)
+const digestOf = (streamId: string): string => streamId.slice('image/'.length)
 
 /** The rows of one image after an event, by which every other row of it is replaced. */
 export function rowsOf(event: RecordedEvent, after: ImageState): Rows {

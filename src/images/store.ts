@@ -12,7 +12,8 @@ import { type AppendItem, type AppendResult, openLog } from '../events/log.ts'
 import { shippedMigrations, targetVersion } from '../events/migrations.ts'
 import { explain, explained } from '../events/sqlite-errors.ts'
 import { createImageProjector, type ImageFile, imageFileOf, type Row } from './projection.ts'
-import { type ImageVerification, rebuildImages, verifyImages } from './verify.ts'
+import type { ImageVerification } from './answers.ts'
+import { rebuildImages, verifyImages } from './verify.ts'
 
 export type ImageStoreOptions = Omit<IdentityOptions, 'now'> & {
   readonly rules: ImageRules

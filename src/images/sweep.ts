@@ -1,4 +1,5 @@
 /** The deletion itself: intent, a last look, the trash, one more look, and only then the end. */
+import type { ImageGcFile, Unreadable } from './answers.ts'
 import {
   codeOf,
   eachOf,
@@ -9,16 +10,7 @@ import {
   removeTrashed,
   withFolders,
 } from './files.ts'
-import {
-  type Doomed,
-  failed,
-  type ImageGc,
-  type ImageGcFile,
-  notJudged,
-  reclaimed,
-  spared,
-  type Unreadable,
-} from './pass.ts'
+import { type Doomed, failed, type ImageGc, notJudged, reclaimed, spared } from './pass.ts'
 import type { Change } from './store.ts'
 import { ask } from './witnesses.ts'
 

@@ -8,30 +8,8 @@ import { chainHash, genesis } from '../events/chain.ts'
 import { decode } from '../events/codec.ts'
 import type { EventRow } from '../events/schema.ts'
 import { retryWhileBusy } from '../events/wait.ts'
+import type { ImageFinding, ImageVerification } from './answers.ts'
 import { createImageProjector, imageTables, type Row, rowsOf } from './projection.ts'
-
-export type ImageFinding = {
-  readonly kind:
-    | 'position_gap'
-    | 'version_gap'
-    | 'hash_mismatch'
-    | 'corrupt_event'
-    | 'refused_by_current_rules'
-    | 'row_missing'
-    | 'row_unexpected'
-  readonly position: number | null
-  readonly table: string
-  /** The row, as JSON, or the stream. */
-  readonly row: string | null
-}
-
-export type ImageVerification = {
-  readonly ok: boolean
-  readonly events: number
-  readonly head: { readonly position: number; readonly hash: string }
-  /** The first 1,000. */
-  readonly findings: readonly ImageFinding[]
-}
 
 type RowsAfter = (afterPosition: number, limit: number) => EventRow[]
 type Report = (kind: ImageFinding['kind'], table: string, at: Partial<ImageFinding>) => void

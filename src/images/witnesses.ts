@@ -3,14 +3,9 @@ import { type Dirent } from 'node:fs'
 import { lstat, readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { NeededFile, Testimony, Witness } from '../contract/images.ts'
+import type { NamedPath, NamedPaths } from './answers.ts'
 import type { ChainReader } from './chain.ts'
 import { codeOf, eachOf, messageOf } from './files.ts'
-
-/** Something that names a path: a resource of a VM, a loop device. */
-export type NamedPath = { readonly path: string; readonly why: string }
-export type NamedPaths =
-  | { readonly ok: true; readonly paths: readonly NamedPath[] }
-  | { readonly ok: false; readonly file: string; readonly reason: string }
 
 /** What the witnesses say of every file, and which of them could not say anything. */
 export type Seen = {

@@ -154,8 +154,9 @@ describe.runIf(isRoot)('vmledger images gc', () => {
   })
 })
 
+const failed = (error: string) => ({ ...kept('/a', null, ''), action: 'failed' as const, error })
+
 describe('the exit code', () => {
-  const failed = (error: string) => ({ ...kept('/a', null, ''), action: 'failed' as const, error })
   test.each([
     [0, [kept('/a', null, '')], 0],
     [4, [kept('/a', null, '')], 1],

@@ -4,8 +4,8 @@ import { join, resolve } from 'node:path'
 import { expect, test } from 'vitest'
 
 const root = resolve(import.meta.dirname, '..', '..')
-/** To come with the sweep of images: only these may be missing, and only their rows may name no test. */
-const awaited = ['test/images/gc.test.ts']
+/** Still to come: only these may be missing, and only their rows may name no test. */
+const awaited: readonly string[] = []
 
 const rows = readFileSync(join(root, 'test', 'vectors.md'), 'utf8')
   .split('\n')

@@ -10,6 +10,7 @@ import {
   readdirSync,
   readFileSync,
   renameSync,
+  rmdirSync,
   statSync,
   symlinkSync,
   unlinkSync,
@@ -70,6 +71,23 @@ const registered = async (): Promise<TestCache> => {
   return cache
 }
 
+/** A cache in which `act` happens when gc has asked everybody once, and nothing is intended yet. */
+function interrupted(act: (cache: TestCache, other: Images) => void) {
+  let isArmed = false
+  const clock = {
+    now: () => {
+      // gc asks for the time when it has read what is pinned.
+      if (isArmed) act(cache, other)
+      isArmed = false
+      return Date.now()
+    },
+  }
+  const cache = testCache({ clock })
+  const other = openImages({ cache: join(cache.root, 'cache'), home: join(cache.root, 'home') })
+  onTestFinished(() => other.close())
+  return { cache, openFiles: at(1, () => void (isArmed = true)) }
+}
+
 describe('boxlite', () => {
   test('150 aged, 40 fresh and 20 aged that are needed: exactly the 150 go, then nothing', async () => {
     const cache = testCache()
@@ -95,15 +113,41 @@ describe('boxlite', () => {
     expect(cache.images.verify().ok).toBe(true)
   })
 
+  test('of one that is backed, an aged and a fresh orphan only the aged one goes, and not in a dry run', async () => {
+    const cache = testCache()
+    const vms = join(cache.root, 'vms')
+    writeOverlay(join(vms, 'box', 'disk.qcow2'), writeImage(cache.at('backed.ext4')))
+    writeImage(cache.at('aged.ext4'))
+    writeImage(cache.at('fresh.ext4'), { ageMs: 0 })
+    expect(await collect(cache, { overlays: [vms], dryRun: true })).toMatchObject({ reclaimed: 1 })
+    expect(standing(cache)).toHaveLength(3)
+    expect(await collect(cache, { overlays: [vms] })).toMatchObject({ reclaimed: 1, bytes: 4096 })
+    expect(standing(cache).toSorted()).toEqual(['backed.ext4', 'fresh.ext4'])
+  })
+
   test('an aged .ext4 goes, an aged .tmp is never touched or counted', async () => {
     const cache = testCache()
     writeImage(cache.at('a.ext4'))
     writeImage(cache.at('a.tmp'))
     writeImage(cache.at('a.ext4.tmp'))
+    writeImage(cache.at('operator-notes.txt'))
     const report = await collect(cache)
     expect(report.files).toMatchObject([{ path: cache.at('a.ext4'), bytes: 4096 }])
     expect(report).toMatchObject({ reclaimed: 1, bytes: 4096, kept: 0 })
-    expect(existsSync(cache.at('a.tmp')) && existsSync(cache.at('a.ext4.tmp'))).toBe(true)
+    for (const name of ['a.tmp', 'a.ext4.tmp', 'operator-notes.txt'])
+      expect(existsSync(cache.at(name))).toBe(true)
+  })
+
+  test('an overlay whose directory is gone pins nothing, the one beside it does', async () => {
+    const cache = testCache()
+    const boxes = join(cache.root, 'boxes')
+    for (const name of ['orphan', 'live'])
+      writeOverlay(join(boxes, name, 'top.qcow2'), writeImage(cache.at(`${name}.ext4`)))
+    expect((await collect(cache, { overlays: [boxes] })).reclaimed).toBe(0)
+    unlinkSync(join(boxes, 'orphan', 'top.qcow2'))
+    rmdirSync(join(boxes, 'orphan'))
+    expect((await collect(cache, { overlays: [boxes] })).reclaimed).toBe(1)
+    expect(standing(cache)).toEqual(['live.ext4'])
   })
 
   test('bytes are blocks: a sparse file gives back what it took', async () => {
@@ -289,23 +333,6 @@ describe('nothing at all is deleted', () => {
 })
 
 describe('who comes while gc is at work', () => {
-  /** A cache in which `act` happens when gc has asked everybody once, and nothing is intended yet. */
-  function interrupted(act: (cache: TestCache, other: Images) => void) {
-    let isArmed = false
-    const clock = {
-      now: () => {
-        // gc asks for the time when it has read what is pinned.
-        if (isArmed) act(cache, other)
-        isArmed = false
-        return Date.now()
-      },
-    }
-    const cache = testCache({ clock })
-    const other = openImages({ cache: join(cache.root, 'cache'), home: join(cache.root, 'home') })
-    onTestFinished(() => other.close())
-    return { cache, openFiles: at(1, () => void (isArmed = true)) }
-  }
-
   test('and pins after the plan, is seen by the intent', async () => {
     const { cache, openFiles } = interrupted((_, other) => {
       void other.pin({ digest: 'sha256:aa', ledger: ledgerId, vm: 'vm-1' })

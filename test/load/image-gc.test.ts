@@ -1,10 +1,10 @@
 // Image gc in a loop against starts in other processes, from two homes that share one cache. What must fail:
 // grace 0 loses files that are just written, and starts without pins lose files that are used again.
-import { mkdirSync } from 'node:fs'
+import { mkdirSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { startChild } from '../support/children.ts'
-import { testCache } from '../images/support.ts'
+import { testCache, writeImage } from '../images/support.ts'
 
 type Started = { lost: string[]; fresh: number; reused: number; refused: number }
 type Collected = { passes: number; reclaimed: number; failed: object[]; unreadable: number }
@@ -18,7 +18,8 @@ async function race({
   graceMs?: number
   pins?: boolean
 }) {
-  const { root, images } = testCache()
+  const { root, images, at } = testCache()
+  for (let i = 0; i < 60; i++) writeImage(at(`orphan-${i}.ext4`))
   const cache = join(root, 'cache')
   const homes = ['a', 'b'].map((name) => join(root, `home-${name}`))
   for (const home of homes) mkdirSync(join(home, 'vms'), { recursive: true })
@@ -44,6 +45,7 @@ async function race({
       lost: started.flatMap(({ result }) => result.lost),
       started: started.map(({ result }) => result),
       collected: collected.map(({ result }) => result),
+      orphans: readdirSync(at('.')).filter((name) => name.startsWith('orphan')),
       verification: images.verify(),
     }
   } finally {
@@ -53,12 +55,13 @@ async function race({
 
 describe('two homes, one cache, gc in both without pause', () => {
   test('nothing that lives is deleted, and what does not live goes', async () => {
-    const { lost, started, collected, verification } = await race({ ms: 6_000 })
+    const { lost, started, collected, orphans, verification } = await race({ ms: 6_000 })
     expect(lost).toEqual([])
+    expect(orphans).toEqual([])
     expect(collected.flatMap(({ failed }) => failed)).toEqual([])
     for (const { fresh, reused } of started) expect(Math.min(fresh, reused)).toBeGreaterThan(5)
     for (const { passes } of collected) expect(passes).toBeGreaterThan(5)
-    expect(collected.reduce((sum, { reclaimed }) => sum + reclaimed, 0)).toBeGreaterThan(20)
+    expect(collected.reduce((sum, { reclaimed }) => sum + reclaimed, 0)).toBeGreaterThan(80)
     expect(verification).toMatchObject({ ok: true, findings: [] })
   })
 
