@@ -54,7 +54,7 @@ export type LedgerOptions = {
   readonly actor?: string
   /** Reads an existing home and never writes to it. */
   readonly readonly?: boolean
-  /** Takes over a home that was written on another machine. */
+  /** Takes over a home that was written on another machine, or that is a copy of another home. */
   readonly adoptHost?: boolean
   /** Other migrations than the shipped ones: for tests of migrating. */
   readonly migrations?: readonly Migration[]
@@ -96,7 +96,7 @@ const followMs = 100
 /**
  * Opens the ledger at `home`, making it on first use. What is queued when the process exits is written
  * then, unless others keep the ledger locked for 1 s: nobody is left to tell, so that is lost quietly.
- * @throws LedgerError NO_HOME (readonly), WRONG_OWNER, WRONG_MACHINE, NEWER_SCHEMA, MIGRATION_FAILED, CORRUPT_DATABASE, BUSY ...
+ * @throws LedgerError NO_HOME (readonly), WRONG_OWNER, WRONG_MACHINE, COPIED_HOME, NEWER_SCHEMA, MIGRATION_FAILED, CORRUPT_DATABASE, BUSY ...
  */
 export function openLedger(options: LedgerOptions = {}): Ledger {
   return new Ledger(options)
@@ -139,7 +139,7 @@ export class Ledger {
       adoptHost: options.adoptHost ?? false,
     })
     this.id = this.#store.ledgerId
-    if (!this.#isReadonly) makeFolders(this.home)
+    this.#makeFolders()
     const recording = {
       log: this.#store.log,
       clock: this.#clock,
@@ -376,6 +376,17 @@ export class Ledger {
       random,
       clean: (id, text) => redactText(text, this.#secrets.get(id)),
       databaseKey: `${dev}:${ino}`,
+    }
+  }
+
+  #makeFolders(): void {
+    if (this.#isReadonly) return
+    try {
+      makeFolders(this.home)
+    } catch (error) {
+      // Nobody gets a ledger to close.
+      this.#opened.close()
+      throw error
     }
   }
 

@@ -37,7 +37,7 @@ export function createProgram(): Command {
       nonEmpty,
     )
     .option('--json', 'one JSON object a line on stdout')
-    .option('--adopt-host', 'take over a home that was written on another machine')
+    .option('--adopt-host', 'take over a home of another machine, or a copy of a home')
     .addHelpText('after', examples)
     .configureHelp({ showGlobalOptions: true })
     .configureOutput({

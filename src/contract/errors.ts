@@ -20,6 +20,7 @@ export type ErrorCode =
   | 'NO_HOME'
   | 'WRONG_OWNER'
   | 'WRONG_MACHINE'
+  | 'COPIED_HOME'
   | 'UNSUPPORTED'
   | 'RESOURCE_EXISTS'
   | 'RESOURCE_EXHAUSTED'

@@ -30,6 +30,8 @@ export type DatabaseOptions = {
 /** The WAL-reset bug (lost commits with several processes) is fixed from here on. */
 const sqliteVersionMin = [3, 51, 3] as const
 const walBytesMax = 16 * 1024 * 1024
+/** What a file that was turned to WAL, and holds nothing else, is long. */
+const pageBytes = 4_096
 const full = 2
 
 /** statfs types on which SQLite's locks or WAL cannot be trusted. */
@@ -94,12 +96,34 @@ function requireSqlite(db: Database.Database): void {
 }
 
 /**
- * That a ledger was ever opened here; a file that holds nothing was only begun.
+ * That a ledger was ever opened here; a file that holds nothing, or no table, was only begun.
  * @throws LedgerError NO_HOME, CORRUPT_DATABASE, PERMISSION_DENIED where nobody can tell
  */
 export function assertHome(file: string): void {
-  if ((sizeOf(file) ?? 0) === 0) throw noHome(file)
+  const size = sizeOf(file) ?? 0
+  if (size === 0 || (size <= pageBytes && !hasTables(file))) throw noHome(file)
 }
+
+/** Killed between turning to WAL and its first migration; what is in the WAL counts, so SQLite is asked. */
+function hasTables(file: string): boolean {
+  try {
+    return retryWhileBusy(() => askWhetherTables(file), limits.busyMsMax, file)
+  } catch (error) {
+    throw explain(error, file)
+  }
+}
+
+function askWhetherTables(file: string): boolean {
+  const db = new Database(file, { readonly: true, timeout: 0 })
+  try {
+    return !isEmpty(db)
+  } finally {
+    db.close()
+  }
+}
+
+const isEmpty = (db: Database.Database): boolean =>
+  db.prepare('SELECT count(*) FROM sqlite_schema').pluck().get() === 0
 
 /** null where there is nothing. Asked before SQLite opens it: to open a FIFO is to wait for ever. */
 function sizeOf(file: string): number | null {
@@ -123,14 +147,14 @@ function assertSchema(db: Database.Database, migrations: readonly Migration[]): 
   const pending = pendingOf(db, migrations)
   if (pending.length === 0) return
   // Made, but not yet named by whoever is opening it for the first time.
-  if (db.prepare('SELECT count(*) FROM sqlite_schema').pluck().get() === 0) throw noHome(db.name)
+  if (isEmpty(db)) throw noHome(db.name)
   throw new LedgerError(
     'OLDER_SCHEMA',
     `${db.name} was written by an older vmledger; run \`vmledger gc\` once, or restart its supervisor, to migrate it`,
   )
 }
 
-const noHome = (file: string): LedgerError =>
+export const noHome = (file: string): LedgerError =>
   new LedgerError(
     'NO_HOME',
     `No home at ${dirname(file)}: nothing has been recorded yet; try \`vmledger demo\``,

@@ -21,6 +21,10 @@ export const ledger = sqliteTable('ledger', {
   ledgerId: text('ledger_id').notNull(),
   machineId: text('machine_id').notNull(),
   createdAt: text('created_at').notNull(),
+  fileInode: text('file_inode'),
+  fileBirthNs: text('file_birth_ns'),
+  fileDevice: text('file_device'),
+  filePath: text('file_path'),
 })
 
 export const schemaMigrations = sqliteTable('schema_migrations', {

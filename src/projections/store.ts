@@ -27,7 +27,7 @@ export type Store = {
   close(): void
 }
 
-/** @throws LedgerError NO_HOME, WRONG_MACHINE, and all that openDatabase throws */
+/** @throws LedgerError NO_HOME, WRONG_MACHINE, COPIED_HOME, and all that openDatabase throws */
 export function openStore(options: StoreOptions): Store {
   const db = openDatabase(options)
   try {

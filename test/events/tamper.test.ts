@@ -45,7 +45,7 @@ beforeAll(async () => {
   return () => rmSync(folder, { recursive: true, force: true })
 })
 
-/** A copy of the ledger without its triggers. */
+/** A copy of the ledger without its triggers, taken over as one. */
 function copy(): { home: string; db: Database.Database } {
   const folder = mkdtempSync(join(tmpdir(), 'vmledger-tampered-'))
   onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
@@ -211,7 +211,7 @@ describe('where no history can be', () => {
 describe('the name of the ledger', () => {
   test('twice is found', () => {
     const { home, db } = copy()
-    db.exec(`INSERT INTO ledger SELECT 'another', machine_id, created_at FROM ledger`)
+    db.exec(`INSERT INTO ledger (ledger_id, machine_id, created_at) SELECT 'another', machine_id, created_at FROM ledger`)
     expect(findings(home)).toMatchObject([
       { kind: 'row_unexpected', table: 'ledger', expected: 1, found: 2 },
     ])
@@ -249,7 +249,7 @@ describe('a cut tail', () => {
   test('with projections cut to match is not found without it: the chain alone cannot tell', () => {
     const { home, db } = copy()
     db.prepare('DELETE FROM events WHERE position > ?').run(head.position - 3)
-    const ledger = openLedger({ home, host: simulatedHost() })
+    const ledger = openLedger({ home, host: simulatedHost(), adoptHost: true })
     ledger.rebuildProjections()
     ledger.close()
     expect(findings(home)).toEqual([])
@@ -306,7 +306,7 @@ describe('projections', () => {
       const { home, db } = copy()
       db.exec(`DELETE FROM ${table} WHERE rowid = (SELECT max(rowid) FROM ${table})`)
       expect(findings(home).map((f) => [f.kind, f.table])).toEqual([['row_missing', table]])
-      const ledger = openLedger({ home, host: simulatedHost() })
+      const ledger = openLedger({ home, host: simulatedHost(), adoptHost: true })
       ledger.rebuildProjections()
       ledger.close()
       expect(findings(home)).toEqual([])

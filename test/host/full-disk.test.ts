@@ -318,5 +318,6 @@ function copyOf(home: string, name: string): string {
   const copy = join(directory, name)
   expect(existsSync(copy)).toBe(false)
   cpSync(home, copy, { recursive: true })
+  openLedger({ home: copy, host: simulatedHost(), adoptHost: true }).close()
   return copy
 }

@@ -12,6 +12,7 @@ import {
 } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import Database from 'better-sqlite3'
 import { assertOwnNamespaces } from '../host/guard.ts'
 
 export type Request = {
@@ -112,10 +113,18 @@ function vmledger(args: readonly string[], points: NodeJS.ProcessEnv | null = nu
   return { code: status, signal, stdout, stderr }
 }
 
-/** Before anything is in state.db there is no home to look at: then that must be the answer. */
+/** Before state.db holds a table there is no home to look at: then that must be the answer. */
 const noHomeCode = 66
-const hasLedger = (home: string): boolean =>
-  (statSync(join(home, 'state.db'), { throwIfNoEntry: false })?.size ?? 0) > 0
+function hasLedger(home: string): boolean {
+  const file = join(home, 'state.db')
+  if ((statSync(file, { throwIfNoEntry: false })?.size ?? 0) === 0) return false
+  const db = new Database(file, { readonly: true })
+  try {
+    return Number(db.prepare('SELECT count(*) FROM sqlite_schema').pluck().get()) > 0
+  } finally {
+    db.close()
+  }
+}
 
 async function cleanUp(home: string, killedAt: string, problems: string[]): Promise<number> {
   // What a command was told to make before its supervisor died is made all the same, a little later.
