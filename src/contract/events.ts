@@ -199,12 +199,23 @@ export const catalogue = {
   'orphan.observed': define(
     'host',
     'A host resource that no stream owns was seen.',
-    z.strictObject({ kind: shortText, name: text, tag: text.nullable() }),
+    z.strictObject({
+      kind: shortText,
+      name: text,
+      tag: text.nullable(),
+      identity: identitySchema,
+    }),
   ),
   'orphan.released': define(
     'host',
     'An orphan was given back, with all its proofs.',
-    z.strictObject({ kind: shortText, name: text, outcome: z.enum(goodOutcomes), reason: text }),
+    z.strictObject({
+      kind: shortText,
+      name: text,
+      tag: text.nullable(),
+      outcome: z.enum(goodOutcomes),
+      reason: text,
+    }),
   ),
   'vm_dir.reclaimed': define(
     'host',

@@ -13,7 +13,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import Database from 'better-sqlite3'
-import { describe, expect, onTestFinished, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { exitCodeOf } from '../../src/cli/reports.ts'
 import { simulatedHost } from '../../src/host/simulated/host.ts'
 import { openLedger } from '../../src/ledger.ts'
@@ -183,17 +183,18 @@ describe('66, no such VM or home', () => {
   })
 
   test('a home whose first opening was killed before its first table; a supervisor completes it', async () => {
-    const home = temporaryDirectory()
+    const machine = newMachine()
+    const { home } = machine
+    mkdirSync(home, { mode: 0o700 })
     const db = new Database(join(home, 'state.db'))
     db.pragma('journal_mode = WAL')
     db.close()
     expect(statSync(join(home, 'state.db')).size).toBe(4096)
     for (const args of [['list'], ['gc'], ['replay', '--rebuild']])
-      expect(await runCli(args, { home })).toMatchObject({ code: 66 })
+      expect(await runCli(args, { machine })).toMatchObject({ code: 66 })
     expect(readdirSync(home).filter((name) => !/-(?:wal|shm)$/.test(name))).toEqual(['state.db'])
-    const ledger = openLedger({ home, host: simulatedHost() })
-    onTestFinished(() => ledger.close())
-    expect(await runCli(['list'], { home })).toMatchObject({ code: 0 })
+    await supervise(machine, async (ledger) => void (await ledger.createVm({ backend: 'test' })))
+    expect(await runCli(['list'], { machine })).toMatchObject({ code: 0 })
   })
 
   test.each([['show'], ['history'], ['replay'], ['gc']])('%s of an unknown VM', async (command) => {
