@@ -57,6 +57,7 @@ export {
 } from './ledger.ts'
 export { allowedTypes, phaseTransitions } from './machines/fold.ts'
 export { vmMachine } from './machines/vm.ts'
+export type { OrphanOptions, OrphanReport } from './orphans.ts'
 export type { ReconcilePassOptions } from './reconcile/options.ts'
 export { type ImageGcOptions, type Images, type ImagesOptions, openImages } from './open-images.ts'
 export { type Outlook, outlook, type Seen } from './reconcile/outlook.ts'

@@ -26,6 +26,7 @@ import { makeFolders } from './folders.ts'
 import { defaultHome } from './home.ts'
 import { type HostJournal, hostJournal } from './host-journal.ts'
 import { idFactory, random } from './new-id.ts'
+import { findOrphans, type OrphanOptions, type OrphanReport } from './orphans.ts'
 import type { ReconcileDependencies } from './reconcile/dependencies.ts'
 import type { ReconcileOptions, ReconcilePassOptions } from './reconcile/options.ts'
 import { reconcilePass, tidy } from './reconcile/pass.ts'
@@ -242,6 +243,20 @@ export class Ledger {
           isCleaned: (id) => this.#isCleaned(id),
           placeOf: (id) => this.#placeOf(id),
         }),
+    })
+  }
+
+  /** What carries this ledger's tag on the host and no VM here owns. Who only reads records nothing. */
+  async orphans(options: OrphanOptions = {}): Promise<OrphanReport[]> {
+    return findOrphans(this.#isReadonly ? { ...options, dryRun: true } : options, {
+      ledgerId: this.id,
+      home: this.home,
+      host: this.host,
+      clock: this.#clock,
+      journal: this.hostJournal,
+      current: (id) => this.#recorder.current(id),
+      uncleaned: () => this.#uncleaned(),
+      placeOf: (id) => this.#placeOf(id),
     })
   }
 

@@ -1,7 +1,8 @@
 /** What passes, removals and prunes print: a line a VM, a summary, and the exit code that they come to. */
+import type { OrphanReport } from '../orphans.ts'
 import type { ReconcileReport } from '../reconcile/report.ts'
 import { exitCodes } from './errors.ts'
-import { talk } from './output.ts'
+import { type Style, talk } from './output.ts'
 import { type Cell, printTable, type Row } from './table.ts'
 import { gone } from './words.ts'
 
@@ -33,9 +34,19 @@ export const lineOf = (report: ReconcileReport) => ({
   removed: false,
 })
 
+export const orphanLineOf = ({ kind, name, tag, action, reason }: OrphanReport) => ({
+  orphan: { kind, name, tag },
+  action,
+  reason,
+})
+
 type Summary = ReturnType<typeof summaryOf>
 
-export function summaryOf(reports: readonly ReconcileReport[], dryRun: boolean) {
+export function summaryOf(
+  reports: readonly ReconcileReport[],
+  dryRun: boolean,
+  orphans: readonly OrphanReport[] = [],
+) {
   const count = (...results: ReconcileReport['result'][]): number =>
     reports.filter(({ result }) => results.includes(result)).length
   return {
@@ -44,17 +55,35 @@ export function summaryOf(reports: readonly ReconcileReport[], dryRun: boolean) 
     vms_cleaned: count('cleaned'),
     vms_kept: count('kept', 'adoptable'),
     vms_failed: count('failed'),
-    orphans: 0,
+    orphans: orphans.filter(isOrphan).length,
     images: 0,
     vm_dirs: 0,
     bytes: 0,
   }
 }
 
-export function inWords({ dry_run, vms_cleaned, vms_kept, vms_failed }: Summary): string {
-  if (vms_cleaned + vms_kept + vms_failed === 0) return 'Nothing to clean.'
+/** What was given up is owned still, and of a kind that cannot be listed nothing was seen. */
+const isOrphan = ({ name, isAbandoned }: OrphanReport): boolean => name !== null && !isAbandoned
+
+export function inWords(summary: Summary): string {
+  const { dry_run, vms_cleaned, vms_kept, vms_failed } = summary
+  const orphans =
+    summary.orphans === 0 ? '' : ` ${summary.orphans} orphan${summary.orphans === 1 ? '' : 's'}.`
+  if (vms_cleaned + vms_kept + vms_failed === 0) return `Nothing to clean.${orphans}`
   const cleaned = `${vms_cleaned} ${dry_run ? 'would be cleaned' : 'cleaned'}`
-  return `${cleaned}, ${vms_kept} kept, ${vms_failed} failed.`
+  return `${cleaned}, ${vms_kept} kept, ${vms_failed} failed.${orphans}`
+}
+
+export function printOrphan({ kind, name, action, reason }: OrphanReport): void {
+  const style: Record<OrphanReport['action'], Style> = {
+    reported: 'yellow',
+    released: 'green',
+    kept: 'yellow',
+    failed: 'red',
+    unknown: 'red',
+  }
+  const what = name === null ? `orphans of kind ${kind}` : `orphan ${kind}:${name}`
+  printTable([[what, { text: action, style: style[action] }, reason]], { last: 'wrap' })
 }
 
 export function printReport(report: ReconcileReport): void {
@@ -80,15 +109,19 @@ export function printReport(report: ReconcileReport): void {
 }
 
 /** Where several apply: every failure a permission, then any failure, then what could not be told. */
-export function exitCodeOf(reports: readonly ReconcileReport[]): number {
+export function exitCodeOf(
+  reports: readonly ReconcileReport[],
+  orphans: readonly OrphanReport[] = [],
+): number {
+  const problems = orphans.map(({ problem }) => problem)
   // What is blocked was not tried: it says nothing of its own.
-  const failures = reports
-    .flatMap(({ failed }) => failed)
-    .filter(({ outcome }) => outcome !== 'blocked')
+  const failures = [
+    ...reports.flatMap(({ failed }) => failed.map(({ outcome }) => outcome)),
+    ...problems.filter((problem) => problem === 'denied' || problem === 'failed'),
+  ].filter((outcome) => outcome !== 'blocked')
   if (failures.length > 0)
-    return failures.every(({ outcome }) => outcome === 'denied')
-      ? exitCodes.denied
-      : exitCodes.partial
+    return failures.every((outcome) => outcome === 'denied') ? exitCodes.denied : exitCodes.partial
   if (reports.some(({ result }) => result === 'failed')) return exitCodes.partial
-  return reports.some(({ isUnknown }) => isUnknown) ? exitCodes.unknown : exitCodes.ok
+  const isUnknown = reports.some((report) => report.isUnknown) || problems.includes('unknown')
+  return isUnknown ? exitCodes.unknown : exitCodes.ok
 }

@@ -113,11 +113,7 @@ function record(
   const update = db.prepare(
     'UPDATE ledger SET machine_id = ?, file_inode = ?, file_birth_ns = ?, file_device = ?, file_path = ?',
   )
-  retryWhileBusy(
-    () => update.run(machineId, inode, birthNs, device, path),
-    limits.busyMsMax,
-    file,
-  )
+  retryWhileBusy(() => update.run(machineId, inode, birthNs, device, path), limits.busyMsMax, file)
 }
 
 /** Of several that open a fresh home at once, one names it. With a history, no name is made up. */

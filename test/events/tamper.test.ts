@@ -211,7 +211,9 @@ describe('where no history can be', () => {
 describe('the name of the ledger', () => {
   test('twice is found', () => {
     const { home, db } = copy()
-    db.exec(`INSERT INTO ledger (ledger_id, machine_id, created_at) SELECT 'another', machine_id, created_at FROM ledger`)
+    db.exec(
+      `INSERT INTO ledger (ledger_id, machine_id, created_at) SELECT 'another', machine_id, created_at FROM ledger`,
+    )
     expect(findings(home)).toMatchObject([
       { kind: 'row_unexpected', table: 'ledger', expected: 1, found: 2 },
     ])

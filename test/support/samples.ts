@@ -89,8 +89,14 @@ export const samples: { readonly [T in EventType]: EventData<T> } = {
     verdict: 'reject',
     vm: 'vm-abc12345',
   },
-  'orphan.observed': { kind: 'tap', name: 'fc-lost', tag: null },
-  'orphan.released': { kind: 'tap', name: 'fc-lost', outcome: 'released', reason: 'no stream' },
+  'orphan.observed': { kind: 'tap', name: 'fc-lost', tag: null, identity: { ifindex: 3 } },
+  'orphan.released': {
+    kind: 'tap',
+    name: 'fc-lost',
+    tag: null,
+    outcome: 'released',
+    reason: 'no stream',
+  },
   'vm_dir.reclaimed': { path: '/srv/vms/other', bytes: 4096, reason: 'its pid is dead' },
   'ledger.migrated': { from: 1, to: 2 },
   'image.registered': {

@@ -1,0 +1,285 @@
+/** Orphans on a simulated machine: whose a thing is, when it may be given back, and what is written down. */
+import { expect, test } from 'vitest'
+import type { Driver, Host, Listed, Tagged } from '../src/host/port.ts'
+import { type SimulatedHost, simulatedHost } from '../src/host/simulated/host.ts'
+import { placeOf } from '../src/host/place.ts'
+import type { Ledger } from '../src/ledger.ts'
+import type { OrphanReport } from '../src/orphans.ts'
+import { testClock } from '../src/testing/clock.ts'
+import { openTestLedger, temporaryHome } from './support/ledgers.ts'
+
+type Scene = {
+  readonly host: SimulatedHost
+  readonly ledger: Ledger
+  readonly clock: ReturnType<typeof testClock>
+  /** A TAP that nobody intended, with the tag that this ledger would give it. */
+  put(name: string, vmId: string): void
+  standing(): string[]
+}
+
+/** Called between a look at the host and the ledger's own look at its streams. */
+type Meanwhile = () => Promise<void>
+
+function scene({ meanwhile = async () => {}, deniesList = false } = {}): Scene {
+  const host = simulatedHost()
+  const clock = testClock()
+  const ledger = openTestLedger({
+    home: temporaryHome(),
+    host: listing(host, meanwhile, deniesList),
+    clock,
+    disk: false,
+  })
+  return {
+    host,
+    ledger,
+    clock,
+    put: (name, vmId) =>
+      void host.world.put({ kind: 'tap', name, tag: `vmledger:${ledger.id}:${vmId}` }),
+    standing: () =>
+      host.world
+        .standing()
+        .filter(({ kind }) => kind === 'tap')
+        .map(({ name }) => name),
+  }
+}
+
+/** Lists the TAPs of the simulated machine, as the real driver lists real ones. */
+function listing(host: SimulatedHost, meanwhile: Meanwhile, isDenied: boolean): Host {
+  const list = async (_home: string, ledgerId: string): Promise<Listed> => {
+    if (isDenied) return { outcome: 'unknown', error: { code: 'EPERM', message: 'not permitted' } }
+    const found = host.world.read().things.flatMap(({ kind, name, tag, identity }): Tagged[] => {
+      const [scheme, ledger, vmId] = tag?.split(':') ?? []
+      if (kind !== 'tap' || scheme !== 'vmledger' || ledger !== ledgerId) return []
+      return [{ kind, name, tag: tag ?? '', vmId: vmId ?? '', identity }]
+    })
+    await meanwhile()
+    return { outcome: 'listed', found }
+  }
+  const drivers = (): Driver[] =>
+    host.drivers().map((driver) => {
+      const { list: _, ...mute } = driver
+      return driver.kind === 'tap' ? { ...mute, list } : mute
+    })
+  return { ...host, drivers }
+}
+
+const actions = (reports: readonly OrphanReport[]) =>
+  reports.map(({ name, action }) => [name, action])
+const graceMs = 60_000
+
+test('what no stream knows is reported, and given back only when it is seen again after the grace', async () => {
+  const { ledger, clock, put, standing } = scene()
+  put('fc-lost', 'vm-lost')
+  expect(await ledger.orphans()).toMatchObject([
+    {
+      kind: 'tap',
+      name: 'fc-lost',
+      tag: `vmledger:${ledger.id}:vm-lost`,
+      action: 'reported',
+      problem: null,
+    },
+  ])
+  clock.advance(graceMs - 1)
+  expect(actions(await ledger.orphans({ release: true }))).toEqual([['fc-lost', 'kept']])
+  expect(standing()).toEqual(['fc-lost'])
+  clock.advance(1)
+  expect(actions(await ledger.orphans({ release: true }))).toEqual([['fc-lost', 'released']])
+  expect(standing()).toEqual([])
+  expect(ledger.hostJournal.events().map(({ type }) => type)).toEqual([
+    'orphan.observed',
+    'orphan.released',
+  ])
+  expect(ledger.verify().ok).toBe(true)
+})
+
+test('the first look releases nothing, however long the thing has stood', async () => {
+  const { ledger, clock, put, standing } = scene()
+  put('fc-lost', 'vm-lost')
+  clock.advance(graceMs * 100)
+  expect(actions(await ledger.orphans({ release: true }))).toEqual([['fc-lost', 'kept']])
+  expect(standing()).toEqual(['fc-lost'])
+})
+
+test('a second look changes no position, and a thing is said once whoever looks', async () => {
+  const { ledger, put } = scene()
+  put('fc-lost', 'vm-lost')
+  await ledger.orphans()
+  const head = ledger.head()
+  await ledger.orphans()
+  await ledger.orphans({ release: true })
+  expect(ledger.head()).toEqual(head)
+})
+
+test('another thing under the same name begins anew', async () => {
+  const { ledger, clock, put, host, standing } = scene()
+  put('fc-lost', 'vm-lost')
+  await ledger.orphans()
+  clock.advance(graceMs)
+  host.world.remove({ kind: 'tap', name: 'fc-lost' })
+  put('fc-lost', 'vm-lost')
+  expect(actions(await ledger.orphans({ release: true }))).toEqual([['fc-lost', 'kept']])
+  expect(standing()).toEqual(['fc-lost'])
+})
+
+test('what was seen before the last boot counts for nothing after it', async () => {
+  const { ledger, clock, put, host } = scene()
+  put('fc-lost', 'vm-lost')
+  await ledger.orphans()
+  clock.advance(graceMs)
+  const [thing] = host.world.read().things
+  host.world.reboot()
+  const after = simulatedHost({ world: host.world })
+  host.world.change((machine) => machine.things.push(thing!))
+  ledger.close()
+  const again = openTestLedger({
+    home: ledger.home,
+    host: listing(after, async () => {}, false),
+    clock,
+  })
+  expect(actions(await again.orphans({ release: true }))).toEqual([['fc-lost', 'kept']])
+})
+
+test('a clock that went back keeps it', async () => {
+  const { ledger, clock, put } = scene()
+  put('fc-lost', 'vm-lost')
+  await ledger.orphans()
+  clock.advance(-graceMs * 2)
+  expect(actions(await ledger.orphans({ release: true, graceMs: 0 }))).toEqual([
+    ['fc-lost', 'kept'],
+  ])
+})
+
+test('what a VM holds or intends is no orphan', async () => {
+  const { ledger, clock } = scene()
+  const vm = await ledger.createVm({ id: 'vm-owner', backend: 'test' })
+  await vm.acquire({ kind: 'tap', name: 'fc-owner', spec: {} })
+  expect(await ledger.orphans()).toEqual([])
+  clock.advance(graceMs)
+  expect(await ledger.orphans({ release: true })).toEqual([])
+})
+
+test('an intent that comes between the look at the host and the look at the streams owns the thing', async () => {
+  let maker: Meanwhile = async () => {}
+  const { ledger, clock, put, standing } = scene({ meanwhile: () => maker() })
+  put('fc-new', 'vm-new')
+  await ledger.orphans()
+  clock.advance(graceMs)
+  maker = async () => {
+    const vm = await ledger.createVm({ id: 'vm-new', backend: 'test' })
+    await vm.record({
+      type: 'resource.intended',
+      data: {
+        key: 'tap:fc-new',
+        kind: 'tap',
+        name: 'fc-new',
+        step: 'tap_delete',
+        uses: [],
+        spec: {},
+      },
+    })
+  }
+  expect(await ledger.orphans({ release: true })).toEqual([])
+  expect(standing()).toEqual(['fc-new'])
+})
+
+test('of a VM with a history nothing is ever given back, whatever it says', async () => {
+  const { ledger, clock, put, standing } = scene()
+  const vm = await ledger.createVm({ id: 'vm-past', backend: 'test' })
+  await vm.close()
+  put('fc-past', 'vm-past')
+  await ledger.orphans()
+  clock.advance(graceMs * 2)
+  const [report] = await ledger.orphans({ release: true })
+  expect(report).toMatchObject({ action: 'kept', isAbandoned: false })
+  expect(report?.reason).toContain('the history of vm-past never named it')
+  expect(standing()).toEqual(['fc-past'])
+})
+
+test('a tag that names no VM is reported and left alone', async () => {
+  const { ledger, clock, put, standing } = scene()
+  put('fc-odd', '../../etc')
+  await ledger.orphans()
+  clock.advance(graceMs)
+  expect(actions(await ledger.orphans({ release: true }))).toEqual([['fc-odd', 'kept']])
+  expect(standing()).toEqual(['fc-odd'])
+})
+
+test.each(['vmmLock', 'helperLock'] as const)('%s that somebody holds keeps it', async (lock) => {
+  const { ledger, clock, put, host, standing } = scene()
+  put('fc-lost', 'vm-lost')
+  await ledger.orphans()
+  clock.advance(graceMs)
+  const other = simulatedHost({ world: host.world })
+  const place = placeOf(ledger.home, ledger.id, 'vm-lost')
+  const fence = await other.fence({ ...place, vmmLock: place[lock], helperLock: place[lock] })
+  const [report] = await ledger.orphans({ release: true })
+  expect(report).toMatchObject({ action: 'kept', reason: expect.stringContaining('is held') })
+  expect(standing()).toEqual(['fc-lost'])
+  fence.close()
+  expect(actions(await ledger.orphans({ release: true }))).toEqual([['fc-lost', 'released']])
+})
+
+test('what a process has open is kept', async () => {
+  const { ledger, clock, put, host, standing } = scene()
+  put('fc-lost', 'vm-lost')
+  await ledger.orphans()
+  clock.advance(graceMs)
+  host.world.change((machine) => (machine.things[0]!.usedBy = host.self().pid))
+  expect(await ledger.orphans({ release: true })).toMatchObject([
+    { action: 'kept', reason: expect.stringContaining('is open in') },
+  ])
+  expect(standing()).toEqual(['fc-lost'])
+})
+
+test('a refused permission is a failure, and stays written as seen only', async () => {
+  const { ledger, clock, put, host, standing } = scene()
+  put('fc-lost', 'vm-lost')
+  await ledger.orphans()
+  clock.advance(graceMs)
+  host.faults.add({ operation: 'release', kind: 'tap', outcome: 'denied' })
+  expect(await ledger.orphans({ release: true })).toMatchObject([
+    { action: 'failed', problem: 'denied' },
+  ])
+  expect(standing()).toEqual(['fc-lost'])
+  expect(ledger.hostJournal.events().map(({ type }) => type)).toEqual(['orphan.observed'])
+})
+
+test('a kind that may not be listed is unknown, not empty', async () => {
+  const { ledger } = scene({ deniesList: true })
+  expect(await ledger.orphans()).toMatchObject([
+    { kind: 'tap', name: null, tag: null, action: 'unknown', problem: 'denied' },
+  ])
+})
+
+test('from another network than its TAPs were made in, that there is none is unknown', async () => {
+  const { ledger, host } = scene()
+  const vm = await ledger.createVm({ id: 'vm-owner', backend: 'test' })
+  await vm.acquire({ kind: 'tap', name: 'fc-owner', spec: {} })
+  host.world.change((machine) => {
+    Object.assign(machine, { netNamespace: 'net:[1]' })
+    machine.things = []
+  })
+  const [report] = await ledger.orphans()
+  expect(report).toMatchObject({ kind: 'tap', name: null, action: 'unknown', problem: 'unknown' })
+  expect(report?.reason).toContain('made in net:[4026531840], this is net:[1]')
+})
+
+test('a dry run and a reader say what would be done, and write nothing', async () => {
+  const { ledger, clock, put, host, standing } = scene()
+  put('fc-lost', 'vm-lost')
+  const head = ledger.head()
+  expect(actions(await ledger.orphans({ dryRun: true }))).toEqual([['fc-lost', 'reported']])
+  expect(ledger.head()).toEqual(head)
+  await ledger.orphans()
+  clock.advance(graceMs)
+  const reader = openTestLedger({
+    home: ledger.home,
+    host: listing(host, async () => {}, false),
+    clock,
+    readonly: true,
+  })
+  expect(await reader.orphans({ release: true })).toMatchObject([
+    { action: 'reported', reason: expect.stringContaining('would be given back') },
+  ])
+  expect(standing()).toEqual(['fc-lost'])
+})
