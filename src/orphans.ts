@@ -207,7 +207,7 @@ async function giveBack(
     // Nobody knows this VM: its lock files were made by the fence.
     host.forget(place)
     const why = error?.message ?? outcome
-    if (outcome === 'busy') return say('kept', why)
+    if (outcome === 'busy' || error?.code === 'NOT_OURS') return say('kept', why)
     if (!isGood(outcome)) return say('failed', why, outcome === 'denied' ? 'denied' : 'failed')
     const { kind, name, tag } = thing
     await journal.record([{ type: 'orphan.released', data: { kind, name, tag, outcome, reason } }])

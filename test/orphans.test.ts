@@ -1,6 +1,6 @@
 /** Orphans on a simulated machine: whose a thing is, when it may be given back, and what is written down. */
 import { expect, test } from 'vitest'
-import type { Driver, Host, Listed, Tagged } from '../src/host/port.ts'
+import type { Driver, Host } from '../src/host/port.ts'
 import { type SimulatedHost, simulatedHost } from '../src/host/simulated/host.ts'
 import { placeOf } from '../src/host/place.ts'
 import type { Ledger } from '../src/ledger.ts'
@@ -20,12 +20,12 @@ type Scene = {
 /** Called between a look at the host and the ledger's own look at its streams. */
 type Meanwhile = () => Promise<void>
 
-function scene({ meanwhile = async () => {}, deniesList = false } = {}): Scene {
+function scene({ meanwhile = async () => {} }: { meanwhile?: Meanwhile } = {}): Scene {
   const host = simulatedHost()
   const clock = testClock()
   const ledger = openTestLedger({
     home: temporaryHome(),
-    host: listing(host, meanwhile, deniesList),
+    host: listing(host, meanwhile),
     clock,
     disk: false,
   })
@@ -43,22 +43,20 @@ function scene({ meanwhile = async () => {}, deniesList = false } = {}): Scene {
   }
 }
 
-/** Lists the TAPs of the simulated machine, as the real driver lists real ones. */
-function listing(host: SimulatedHost, meanwhile: Meanwhile, isDenied: boolean): Host {
-  const list = async (_home: string, ledgerId: string): Promise<Listed> => {
-    if (isDenied) return { outcome: 'unknown', error: { code: 'EPERM', message: 'not permitted' } }
-    const found = host.world.read().things.flatMap(({ kind, name, tag, identity }): Tagged[] => {
-      const [scheme, ledger, vmId] = tag?.split(':') ?? []
-      if (kind !== 'tap' || scheme !== 'vmledger' || ledger !== ledgerId) return []
-      return [{ kind, name, tag: tag ?? '', vmId: vmId ?? '', identity }]
-    })
-    await meanwhile()
-    return { outcome: 'listed', found }
-  }
+/** Lists no directories: what these tests are about stands in the network. */
+function listing(host: SimulatedHost, meanwhile: Meanwhile): Host {
   const drivers = (): Driver[] =>
     host.drivers().map((driver) => {
-      const { list: _, ...mute } = driver
-      return driver.kind === 'tap' ? { ...mute, list } : mute
+      const { list, ...mute } = driver
+      if (driver.kind !== 'tap' || list === undefined) return mute
+      return {
+        ...mute,
+        list: async (home, ledgerId) => {
+          const listed = await list(home, ledgerId)
+          await meanwhile()
+          return listed
+        },
+      }
     })
   return { ...host, drivers }
 }
@@ -115,7 +113,7 @@ test('another thing under the same name begins anew', async () => {
   put('fc-lost', 'vm-lost')
   await ledger.orphans()
   clock.advance(graceMs)
-  host.world.remove({ kind: 'tap', name: 'fc-lost' })
+  host.world.remove('tap', 'fc-lost')
   put('fc-lost', 'vm-lost')
   expect(actions(await ledger.orphans({ release: true }))).toEqual([['fc-lost', 'kept']])
   expect(standing()).toEqual(['fc-lost'])
@@ -133,7 +131,7 @@ test('what was seen before the last boot counts for nothing after it', async () 
   ledger.close()
   const again = openTestLedger({
     home: ledger.home,
-    host: listing(after, async () => {}, false),
+    host: listing(after, async () => {}),
     clock,
   })
   expect(actions(await again.orphans({ release: true }))).toEqual([['fc-lost', 'kept']])
@@ -195,13 +193,31 @@ test('of a VM with a history nothing is ever given back, whatever it says', asyn
   expect(standing()).toEqual(['fc-past'])
 })
 
-test('a tag that names no VM is reported and left alone', async () => {
-  const { ledger, clock, put, standing } = scene()
-  put('fc-odd', '../../etc')
+test('a driver of a user that names no VM is not followed to anything', async () => {
+  const host = simulatedHost()
+  const thing = { kind: 'tap', name: 'fc-odd', tag: 'odd', vmId: '../../etc', identity: {} }
+  const odd: Driver = {
+    ...host.driver('tap')!,
+    list: async () => ({ outcome: 'listed', found: [thing] }),
+    release: async () => expect.unreachable(),
+  }
+  const clock = testClock()
+  const ledger = openTestLedger({ host: { ...host, drivers: () => [odd] }, clock, disk: false })
   await ledger.orphans()
   clock.advance(graceMs)
   expect(actions(await ledger.orphans({ release: true }))).toEqual([['fc-odd', 'kept']])
-  expect(standing()).toEqual(['fc-odd'])
+})
+
+test('a directory that was renamed is kept: it no longer lies where a VM of its tag would', async () => {
+  const host = simulatedHost()
+  const clock = testClock()
+  const ledger = openTestLedger({ host, clock, disk: false })
+  const name = `${ledger.home}/vms/renamed`
+  host.world.put({ kind: 'directory', name, tag: `vmledger:${ledger.id}:vm-lost` })
+  await ledger.orphans()
+  clock.advance(graceMs)
+  expect(actions(await ledger.orphans({ release: true }))).toEqual([['../renamed', 'kept']])
+  expect(host.world.standing()).toMatchObject([{ name }])
 })
 
 test.each(['vmmLock', 'helperLock'] as const)('%s that somebody holds keeps it', async (lock) => {
@@ -236,7 +252,7 @@ test('a refused permission is a failure, and stays written as seen only', async 
   put('fc-lost', 'vm-lost')
   await ledger.orphans()
   clock.advance(graceMs)
-  host.faults.add({ operation: 'release', kind: 'tap', outcome: 'denied' })
+  host.faults.on({ operation: 'release', kind: 'tap', outcome: 'denied' })
   expect(await ledger.orphans({ release: true })).toMatchObject([
     { action: 'failed', problem: 'denied' },
   ])
@@ -245,7 +261,8 @@ test('a refused permission is a failure, and stays written as seen only', async 
 })
 
 test('a kind that may not be listed is unknown, not empty', async () => {
-  const { ledger } = scene({ deniesList: true })
+  const { ledger, host } = scene()
+  host.faults.on({ operation: 'list', kind: 'tap', outcome: 'denied' })
   expect(await ledger.orphans()).toMatchObject([
     { kind: 'tap', name: null, tag: null, action: 'unknown', problem: 'denied' },
   ])
@@ -274,7 +291,7 @@ test('a dry run and a reader say what would be done, and write nothing', async (
   clock.advance(graceMs)
   const reader = openTestLedger({
     home: ledger.home,
-    host: listing(host, async () => {}, false),
+    host: listing(host, async () => {}),
     clock,
     readonly: true,
   })
