@@ -9,6 +9,7 @@ export {
   LedgerError,
   ResourceExhaustedError,
 } from './contract/errors.ts'
+export { doctor, type DoctorOptions } from './doctor.ts'
 export { catalogue, type EventData, type EventType, type RecordedEvent } from './contract/events.ts'
 export { type Phase, phases } from './contract/phases.ts'
 export { secret } from './contract/redact.ts'

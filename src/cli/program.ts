@@ -4,6 +4,7 @@ import { Command } from 'commander'
 import { packageRoot } from '../events/migrations.ts'
 import { addDemo } from './demo.ts'
 import { addDisk } from './disk.ts'
+import { addDoctor } from './doctor.ts'
 import { addGc } from './gc.ts'
 import { addHead } from './head.ts'
 import { addHistory } from './history.ts'
@@ -46,7 +47,7 @@ export function createProgram(): Command {
     .exitOverride()
   const commands = [
     ...[addList, addShow, addHistory, addReplay, addGc],
-    ...[addImages, addDisk, addHead, addDemo],
+    ...[addImages, addDisk, addDoctor, addHead, addDemo],
   ]
   for (const add of commands) add(program)
   return program

@@ -28,8 +28,8 @@ export type DatabaseOptions = {
 }
 
 /** The WAL-reset bug (lost commits with several processes) is fixed from here on. */
-const sqliteVersionMin = [3, 51, 3] as const
-const walBytesMax = 16 * 1024 * 1024
+export const sqliteVersionMin = [3, 51, 3] as const
+export const walBytesMax = 16 * 1024 * 1024
 /** What a file that was turned to WAL, and holds nothing else, is long. */
 const pageBytes = 4_096
 const full = 2
@@ -72,22 +72,40 @@ function connect({ file, migrations, readonly, now }: DatabaseOptions): Database
   }
 }
 
-function prepare(db: Database.Database, migrations: readonly Migration[], now: string): void {
-  db.pragma('journal_mode = WAL')
+/** What is set for a connection that writes. `journal_mode` stays with the file. */
+export function configure(db: Database.Database): void {
   // FULL, not the WAL default NORMAL: an effect may run right after COMMIT, so the intent must survive power loss.
   db.pragma('synchronous = FULL')
   db.pragma('foreign_keys = ON')
   // Savepoints and triggers keep the old pages aside: in a temporary file that cost four writes an event.
   db.pragma('temp_store = MEMORY')
   db.pragma(`journal_size_limit = ${walBytesMax}`)
-  assert(db.pragma('journal_mode', { simple: true }) === 'wal', 'journal_mode is WAL')
-  assert(db.pragma('synchronous', { simple: true }) === full, 'synchronous is FULL')
-  assert(db.pragma('foreign_keys', { simple: true }) === 1, 'foreign_keys is ON')
+}
+
+/** Pragmas that are not as they must be for a connection that writes; none when all is well. */
+export const wrongPragmas = (db: Database.Database): string[] =>
+  [
+    ['journal_mode', 'wal'],
+    ['synchronous', full],
+    ['foreign_keys', 1],
+  ].flatMap(([name, wanted]) => {
+    const found = db.pragma(String(name), { simple: true })
+    return found === wanted ? [] : [`${name} is ${String(found)}, not ${wanted}`]
+  })
+
+function prepare(db: Database.Database, migrations: readonly Migration[], now: string): void {
+  db.pragma('journal_mode = WAL')
+  configure(db)
+  const wrong = wrongPragmas(db)
+  assert(wrong.length === 0, wrong.join(', '))
   migrate(db, migrations, now)
 }
 
+export const sqliteVersionOf = (db: Database.Database): string =>
+  db.prepare('SELECT sqlite_version()').pluck().get() as string
+
 function requireSqlite(db: Database.Database): void {
-  const version = db.prepare('SELECT sqlite_version()').pluck().get() as string
+  const version = sqliteVersionOf(db)
   if (isRecent(version)) return
   throw new LedgerError(
     'UNSUPPORTED',
@@ -184,14 +202,18 @@ function prepareHome(home: string): Stats {
       'WRONG_OWNER',
       `${home} can be written by other users; run: chmod go-w ${home}`,
     )
-  const network = networkFileSystems.get(statfsSync(home).type)
-  if (network !== undefined)
+  const network = networkFileSystemOf(statfsSync(home).type)
+  if (network !== null)
     throw new LedgerError(
       'UNSUPPORTED',
       `${home} is on ${network}; a ledger needs a local file system`,
     )
   return stats
 }
+
+/** Its name, by the type that statfs gives; null for a local one. */
+export const networkFileSystemOf = (type: number): string | null =>
+  networkFileSystems.get(type) ?? null
 
 function makeHome(home: string): Stats {
   try {
@@ -214,7 +236,7 @@ function createFile(file: string, owner: Stats): void {
   }
 }
 
-function isRecent(version: string): boolean {
+export function isRecent(version: string): boolean {
   const parts = version.split('.').map(Number)
   for (const [index, minimum] of sqliteVersionMin.entries())
     if (parts[index] !== minimum) return (parts[index] ?? 0) > minimum

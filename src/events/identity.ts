@@ -31,12 +31,13 @@ export type LedgerIdentity = {
   readonly file: FileIdentity | null
 }
 type LedgerRow = {
-  readonly ledgerId: string
-  readonly machineId: string
-  readonly inode: string | null
-  readonly birthNs: string | null
-  readonly device: string
-  readonly path: string
+  readonly ledger_id: string
+  readonly machine_id: string
+  /** Missing before the migration that made it. */
+  readonly file_inode?: string | null
+  readonly file_birth_ns: string | null
+  readonly file_device: string
+  readonly file_path: string
 }
 
 /** The ledger's id; a fresh database gets one. @throws LedgerError WRONG_MACHINE, COPIED_HOME, CORRUPT_DATABASE, BUSY */
@@ -66,15 +67,11 @@ const hasEvents = (db: Database.Database): boolean =>
   db.prepare('SELECT 1 FROM events LIMIT 1').get() !== undefined
 
 /** null where the database does not say it. */
-export const readIdentity = (db: Database.Database): LedgerIdentity | null => {
-  const row = db
-    .prepare(
-      `SELECT ledger_id AS ledgerId, machine_id AS machineId, file_inode AS inode,
-        file_birth_ns AS birthNs, file_device AS device, file_path AS path FROM ledger`,
-    )
-    .get() as LedgerRow | undefined
+export function readIdentity(db: Database.Database): LedgerIdentity | null {
+  const row = db.prepare('SELECT * FROM ledger').get() as LedgerRow | undefined
   if (row === undefined) return null
-  const { ledgerId, machineId, inode, birthNs, device, path } = row
+  const { ledger_id: ledgerId, machine_id: machineId, file_inode: inode = null } = row
+  const { file_birth_ns: birthNs, file_device: device, file_path: path } = row
   return { ledgerId, machineId, file: inode === null ? null : { inode, birthNs, device, path } }
 }
 

@@ -1,6 +1,6 @@
 /** Which file a ledger is in: a copy of it must not give back what the original's VMs hold. */
+import { execFileSync } from 'node:child_process'
 import {
-  cpSync,
   mkdirSync,
   readdirSync,
   readlinkSync,
@@ -26,11 +26,10 @@ async function closedHome(): Promise<string> {
   return ledger.home
 }
 
-/** As `cp -a` does it. */
 async function copiedHome(): Promise<{ original: string; copy: string }> {
   const original = await closedHome()
   const copy = `${original}-copy`
-  cpSync(original, copy, { recursive: true, preserveTimestamps: true })
+  execFileSync('cp', ['-a', original, copy])
   return { original, copy }
 }
 
