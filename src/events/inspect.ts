@@ -47,10 +47,11 @@ export function inspectDatabase(file: string, migrations: readonly Migration[]):
   }
   const db = explained(() => new Database(file, { readonly: true, timeout: 1_000 }))
   return {
-    sqlite: () => {
-      const version = sqliteVersionOf(db)
-      return { version, isRecent: isRecent(version), versionMin: sqliteVersionMin.join('.') }
-    },
+    sqlite: () =>
+      explained(() => {
+        const version = sqliteVersionOf(db)
+        return { version, isRecent: isRecent(version), versionMin: sqliteVersionMin.join('.') }
+      }),
     wrongPragmas: () =>
       explained(() => {
         configure(db)
