@@ -7,7 +7,7 @@ import { openTestLedger, otherClient, temporaryHome } from '../support/ledgers.t
 const booted = (bootId: string) =>
   ({ type: 'host.booted', data: { bootId, previousBootId: null } }) as const
 const orphan = (name: string) =>
-  ({ type: 'orphan.observed', data: { kind: 'tap', name, tag: null } }) as const
+  ({ type: 'orphan.observed', data: { kind: 'tap', name, tag: null, identity: {} } }) as const
 const reclaimed = (bytes: number, reason: string) =>
   ({ type: 'vm_dir.reclaimed', data: { path: '/x/vm-1', bytes, reason } }) as const
 const namesOf = (ledger: Ledger): string[] =>
@@ -91,13 +91,21 @@ describe('the journal of the host', () => {
     expect(ledger.hostJournal.events()).toEqual([])
     await ledger.hostJournal.record([
       reclaimed(1, `its owner said token=hunter2 ${'x'.repeat(9_000)}`),
-      { type: 'orphan.observed', data: { kind: 'tap', name: 'fc-key=1', tag: 'http://u:p@h/' } },
+      {
+        type: 'orphan.observed',
+        data: { kind: 'tap', name: 'fc-key=1', tag: 'http://u:p@h/', identity: {} },
+      },
     ])
     const [dir, seen] = ledger.hostJournal.events()
     expect(dir?.data).toMatchObject({ path: '/x/vm-1' })
     expect(JSON.stringify(dir?.data)).not.toContain('hunter2')
     // A name is what it is; only what is surely a secret goes.
-    expect(seen?.data).toEqual({ kind: 'tap', name: 'fc-key=1', tag: 'http://[redacted]@h/' })
+    expect(seen?.data).toEqual({
+      kind: 'tap',
+      name: 'fc-key=1',
+      tag: 'http://[redacted]@h/',
+      identity: {},
+    })
   })
 
   test('of a closed ledger says so, also to who was waiting', async () => {

@@ -203,7 +203,7 @@ describe('migration 3', () => {
     ledger.close()
     const old = otherClient(ledger.home)
     old.exec('ALTER TABLE vms DROP COLUMN disk_bytes')
-    old.exec('DELETE FROM schema_migrations WHERE version >= 3; PRAGMA user_version = 2')
+    old.exec('DELETE FROM schema_migrations WHERE version = 3; PRAGMA user_version = 2')
     const again = openTestLedger({ home: ledger.home })
     const rows = old.prepare('SELECT id, disk_bytes AS bytes FROM vms').all() as {
       id: string
