@@ -7,6 +7,7 @@ import type { Driver, Failure, Host, Place, Tagged } from './host/port.ts'
 import { isVolatile } from './host/resources.ts'
 import type { Clock } from './clock.ts'
 import type { HostJournal } from './host-journal.ts'
+import { madeElsewhere } from './reconcile/elsewhere.ts'
 import type { Versioned } from './recorder.ts'
 
 export type OrphanOptions = {
@@ -87,22 +88,16 @@ async function listOf(driver: Driver, deps: OrphanDependencies): Promise<Found> 
 }
 
 /** From another namespace than the one that the VMs' things are in, nothing is seen, which proves nothing. */
-function heldElsewhere(driver: Driver, { uncleaned, current }: OrphanDependencies): Failure | null {
-  const here = Object.entries(driver.intentFacts?.() ?? {})
-  if (here.length === 0) return null
+function heldElsewhere(
+  driver: Driver,
+  { uncleaned, current, host }: OrphanDependencies,
+): Failure | null {
+  if (driver.intentFacts === undefined) return null
   const held = uncleaned()
     .flatMap((id) => heldResources(current(id).state.context))
     .filter(({ kind }) => kind === driver.kind)
-  for (const { key, identity, spec } of held)
-    for (const [fact, value] of here) {
-      const recorded = identity?.[fact] ?? spec[fact]
-      if (typeof recorded === 'string' && recorded !== value)
-        return {
-          code: 'OTHER_NAMESPACE',
-          message: `${key} was made in ${recorded}, this is ${value ?? 'one that cannot be named'}`,
-        }
-    }
-  return null
+  const message = madeElsewhere(held, host)
+  return message === null ? null : { code: 'OTHER_NAMESPACE', message }
 }
 
 /**

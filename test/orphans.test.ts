@@ -278,7 +278,7 @@ test('from another network than its TAPs were made in, that there is none is unk
   })
   const [report] = await ledger.orphans()
   expect(report).toMatchObject({ kind: 'tap', name: null, action: 'unknown', problem: 'unknown' })
-  expect(report?.reason).toContain('made in net:[4026531840], this is net:[1]')
+  expect(report?.reason).toContain('made in another namespace, net:[4026531840]; this is net:[1]')
 })
 
 test('a dry run and a reader say what would be done, and write nothing', async () => {

@@ -86,6 +86,13 @@ export const plannedReport = (
   released: releaseOrder(context).map(({ key }) => ({ key, outcome: 'would_release' })),
 })
 
+/** Kept before anything is claimed: what cannot be seen from here is not given back in part. */
+export const unseenReport = (
+  vmId: VmId,
+  options: ReconcileOptions,
+  keptReason: string,
+): ReconcileReport => ({ ...emptyReport(vmId, options, 'kept'), keptReason, isUnknown: true })
+
 export const lostReport = (vmId: VmId, options: ReconcileOptions): ReconcileReport => ({
   ...emptyReport(vmId, options, 'kept'),
   keptReason: 'somebody else claimed it first',

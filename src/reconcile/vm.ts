@@ -1,9 +1,10 @@
 /** One reconcile of one VM: evidence, claim, release in order, and an honest end. Level, not edge. */
 import { LedgerError } from '../contract/errors.ts'
 import type { VmId } from '../contract/ids.ts'
-import type { VmState } from '../contract/state.ts'
+import { heldResources, type VmState } from '../contract/state.ts'
 import type { Fence } from '../host/port.ts'
 import { eligibility } from '../machines/eligibility.ts'
+import { explained, madeElsewhere } from './elsewhere.ts'
 import { activeClaims, type Facts, gather } from './evidence.ts'
 import type { ReconcileDependencies } from './dependencies.ts'
 import type { ReconcileOptions } from './options.ts'
@@ -14,6 +15,7 @@ import {
   lostReport,
   plannedReport,
   type ReconcileReport,
+  unseenReport,
 } from './report.ts'
 
 /** Claims that this process is working on: one registry a process, whatever number of ledgers it opened. */
@@ -71,7 +73,10 @@ async function reconcileFenced(
   const facts = gather(state, fence, deps.host)
   const nowMs = options.waitsForRetry ? deps.clock.now() : null
   const answer = eligibility(state, facts.evidence, { ...options, nowMs })
-  if (answer.result !== 'eligible') return keptReport(vmId, options, answer)
+  if (answer.result !== 'eligible')
+    return keptReport(vmId, options, explained(answer, state, deps.host))
+  const elsewhere = madeElsewhere(heldResources(state.context), deps.host)
+  if (elsewhere !== null) return unseenReport(vmId, options, elsewhere)
   if (options.dryRun) return plannedReport(vmId, options, state)
   const claimId = deps.newId()
   activeClaims.add(claimId)
