@@ -93,6 +93,16 @@ export const unseenReport = (
   keptReason: string,
 ): ReconcileReport => ({ ...emptyReport(vmId, options, 'kept'), keptReason, isUnknown: true })
 
+/** It was recorded, and never started or held here. */
+export const strangeVmmReport = (
+  vmId: VmId,
+  options: ReconcileOptions,
+  { context }: VmState,
+): ReconcileReport => ({
+  ...emptyReport(vmId, options, 'kept'),
+  keptReason: `its VMM ${context.process?.pid ?? ''} lives and was not started by this ledger: end it first`,
+})
+
 export const lostReport = (vmId: VmId, options: ReconcileOptions): ReconcileReport => ({
   ...emptyReport(vmId, options, 'kept'),
   keptReason: 'somebody else claimed it first',

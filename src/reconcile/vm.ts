@@ -15,6 +15,7 @@ import {
   lostReport,
   plannedReport,
   type ReconcileReport,
+  strangeVmmReport,
   unseenReport,
 } from './report.ts'
 
@@ -75,8 +76,12 @@ async function reconcileFenced(
   const answer = eligibility(state, facts.evidence, { ...options, nowMs })
   if (answer.result !== 'eligible')
     return keptReport(vmId, options, explained(answer, state, deps.host))
-  const elsewhere = madeElsewhere(heldResources(state.context), deps.host)
+  const held = heldResources(state.context)
+  const elsewhere = madeElsewhere(held, deps.host)
   if (elsewhere !== null) return unseenReport(vmId, options, elsewhere)
+  // No step of ours would end it, so force would delete under it.
+  const isNotOurs = !options.own && !held.some(({ kind }) => kind === 'process')
+  if (facts.vmm?.verdict === 'alive' && isNotOurs) return strangeVmmReport(vmId, options, state)
   if (options.dryRun) return plannedReport(vmId, options, state)
   const claimId = deps.newId()
   activeClaims.add(claimId)
