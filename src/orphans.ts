@@ -185,8 +185,9 @@ async function giveBack(
   thing: Tagged,
   vmId: VmId,
   reason: string,
-  { host, placeOf, current, journal }: OrphanDependencies,
+  deps: OrphanDependencies,
 ): Promise<OrphanReport> {
+  const { host, placeOf, current, journal } = deps
   const say = reportOn(thing)
   const place = placeOf(vmId)
   const fence = await host.fence(place)
@@ -196,6 +197,8 @@ async function giveBack(
     if (fence.vmm === 'held' || fence.helpers === 'held')
       return say('kept', `a lock of ${vmId} is held: something of it lives`)
     if (current(vmId).version > 0) return say('kept', `a VM ${vmId} was made meanwhile`)
+    const blind = unseenUsers(deps)
+    if (blind !== null) return say('kept', blind, 'unknown')
     const driver = host.driver(thing.kind)
     if (driver === null) return say('kept', `no driver for ${thing.kind}`)
     const { outcome, error } = await driver.release({ place, hold: null, fence }, heldOf(thing))
@@ -210,6 +213,17 @@ async function giveBack(
   } finally {
     fence.close()
   }
+}
+
+/** Who has a thing open is seen in our own pid namespace only. */
+function unseenUsers({ host, uncleaned, current }: OrphanDependencies): string | null {
+  const { pidNamespace } = host.self()
+  for (const id of uncleaned()) {
+    const { owner } = current(id).state.context
+    if (owner !== null && owner.pidNamespace !== pidNamespace)
+      return `${id} was made in another pid namespace: who uses it cannot be seen from here`
+  }
+  return null
 }
 
 /** As its driver would know it, had somebody recorded it. */

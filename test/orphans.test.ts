@@ -281,6 +281,27 @@ test('from another network than its TAPs were made in, that there is none is unk
   expect(report?.reason).toContain('made in another namespace, net:[4026531840]; this is net:[1]')
 })
 
+test('from another pid namespace, where its users cannot be seen, it is kept', async () => {
+  const { ledger, clock, put, host, standing } = scene()
+  await ledger.createVm({ id: 'vm-outside', backend: 'test' })
+  put('fc-lost', 'vm-lost')
+  await ledger.orphans()
+  clock.advance(graceMs)
+  ledger.close()
+  const inside = simulatedHost({ world: host.world })
+  const self = () => ({ ...inside.self(), pidNamespace: 'pid:[1]' })
+  const again = openTestLedger({
+    home: ledger.home,
+    host: { ...listing(inside, async () => {}), self },
+    clock,
+    disk: false,
+  })
+  expect(await again.orphans({ release: true })).toMatchObject([
+    { action: 'kept', problem: 'unknown', reason: expect.stringContaining('pid namespace') },
+  ])
+  expect(standing()).toEqual(['fc-lost'])
+})
+
 test('a dry run and a reader say what would be done, and write nothing', async () => {
   const { ledger, clock, put, host, standing } = scene()
   put('fc-lost', 'vm-lost')
