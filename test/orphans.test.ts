@@ -13,14 +13,15 @@ type Scene = {
   readonly ledger: Ledger
   readonly clock: ReturnType<typeof testClock>
   /** A TAP that nobody intended, with the tag that this ledger would give it. */
-  put(name: string, vmId: string): void
-  standing(): string[]
+  readonly put: (name: string, vmId: string) => void
+  readonly standing: () => string[]
 }
 
 /** Called between a look at the host and the ledger's own look at its streams. */
 type Meanwhile = () => Promise<void>
+const nothing: Meanwhile = async () => {}
 
-function scene({ meanwhile = async () => {} }: { meanwhile?: Meanwhile } = {}): Scene {
+function scene({ meanwhile = nothing }: { meanwhile?: Meanwhile } = {}): Scene {
   const host = simulatedHost()
   const clock = testClock()
   const ledger = openTestLedger({
@@ -34,7 +35,7 @@ function scene({ meanwhile = async () => {} }: { meanwhile?: Meanwhile } = {}): 
     ledger,
     clock,
     put: (name, vmId) =>
-      void host.world.put({ kind: 'tap', name, tag: `vmledger:${ledger.id}:${vmId}` }),
+      host.world.put({ kind: 'tap', name, tag: `vmledger:${ledger.id}:${vmId}` }),
     standing: () =>
       host.world
         .standing()
@@ -131,7 +132,7 @@ test('what was seen before the last boot counts for nothing after it', async () 
   ledger.close()
   const again = openTestLedger({
     home: ledger.home,
-    host: listing(after, async () => {}),
+    host: listing(after, nothing),
     clock,
   })
   expect(actions(await again.orphans({ release: true }))).toEqual([['fc-lost', 'kept']])
@@ -157,7 +158,7 @@ test('what a VM holds or intends is no orphan', async () => {
 })
 
 test('an intent that comes between the look at the host and the look at the streams owns the thing', async () => {
-  let maker: Meanwhile = async () => {}
+  let maker: Meanwhile = nothing
   const { ledger, clock, put, standing } = scene({ meanwhile: () => maker() })
   put('fc-new', 'vm-new')
   await ledger.orphans()
@@ -292,7 +293,7 @@ test('from another pid namespace, where its users cannot be seen, it is kept', a
   const self = () => ({ ...inside.self(), pidNamespace: 'pid:[1]' })
   const again = openTestLedger({
     home: ledger.home,
-    host: { ...listing(inside, async () => {}), self },
+    host: { ...listing(inside, nothing), self },
     clock,
     disk: false,
   })
@@ -312,7 +313,7 @@ test('a dry run and a reader say what would be done, and write nothing', async (
   clock.advance(graceMs)
   const reader = openTestLedger({
     home: ledger.home,
-    host: listing(host, async () => {}),
+    host: listing(host, nothing),
     clock,
     readonly: true,
   })

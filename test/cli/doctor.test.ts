@@ -16,7 +16,7 @@ test('a line a check, each with a status and what to do; 0 while none fails', as
   for (const line of lines) {
     expect(Object.keys(line)).toEqual(['v', 'check', 'status', 'message', 'fix'])
     expect(line).toMatchObject({ v: 1, status: expect.stringMatching(/^(?:pass|warn|fail)$/) })
-    expect(line.fix === null, line.check).toBe(line.status === 'pass')
+    expect([line.check, line.fix === null]).toEqual([line.check, line.status === 'pass'])
   }
   expect(new Set(lines.map(({ check }) => check)).size).toBe(lines.length)
   expect(readFileSync(join(machine.home, 'state.db')).equals(before)).toBe(true)

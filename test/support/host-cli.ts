@@ -13,8 +13,11 @@ export async function supervise(
   told: Told,
   before: readonly string[] = [],
 ): Promise<Said & { readonly child: ChildProcess }> {
-  const [program = '', ...args] = [...before, process.execPath, script, JSON.stringify(told)]
-  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'inherit'], cwd: '/' })
+  const command = [...before, process.execPath, script, JSON.stringify(told)]
+  const child = spawn(command[0]!, command.slice(1), {
+    stdio: ['ignore', 'pipe', 'inherit'],
+    cwd: '/',
+  })
   const said = JSON.parse(await firstLine(child)) as Said
   if (told.stays !== true && child.exitCode === null && child.signalCode === null)
     await new Promise((resolve) => child.once('exit', resolve))
