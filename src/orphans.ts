@@ -32,6 +32,7 @@ export type OrphanReport = {
   readonly isAbandoned: boolean
 }
 
+/** @internal */
 export type OrphanDependencies = {
   readonly ledgerId: string
   readonly home: string
@@ -52,7 +53,7 @@ type Seen = ReadonlyMap<string, number>
 
 const graceMsDefault = 60_000
 
-/** One look at the host. Every driver is asked in turn; nothing is thrown for what a host may answer. */
+/** One look at the host. Every driver is asked in turn; nothing is thrown for what a host may answer. @internal */
 export async function findOrphans(
   options: OrphanOptions,
   deps: OrphanDependencies,

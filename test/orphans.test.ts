@@ -48,16 +48,14 @@ function scene({ meanwhile = nothing }: { meanwhile?: Meanwhile } = {}): Scene {
 function listing(host: SimulatedHost, meanwhile: Meanwhile): Host {
   const drivers = (): Driver[] =>
     host.drivers().map((driver) => {
-      const { list, ...mute } = driver
-      if (driver.kind !== 'tap' || list === undefined) return mute
-      return {
-        ...mute,
-        list: async (home, ledgerId) => {
-          const listed = await list(home, ledgerId)
-          await meanwhile()
-          return listed
-        },
+      const { list: _, ...mute } = driver
+      if (driver.kind !== 'tap') return mute
+      const list: Driver['list'] = async (home, ledgerId) => {
+        const listed = await driver.list?.(home, ledgerId)
+        await meanwhile()
+        return listed ?? expect.unreachable()
       }
+      return { ...mute, list }
     })
   return { ...host, drivers }
 }

@@ -99,7 +99,7 @@ export const isSameFile = (recorded: FileIdentity, seen: FileIdentity): boolean 
 const isRecorded = (recorded: FileIdentity | null, seen: FileIdentity): boolean =>
   recorded !== null && JSON.stringify(recorded) === JSON.stringify(seen)
 
-export const copied = (file: string, original: FileIdentity | null): string =>
+const copied = (file: string, original: FileIdentity | null): string =>
   `${file} is a copy: this ledger was written as ${original?.path ?? 'another file'}, and what it says is held belongs to that one; run on the original, or take this one over with --adopt-host (then never use both)`
 
 function record(

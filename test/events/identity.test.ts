@@ -60,8 +60,12 @@ describe('a copied home', () => {
   test('is a home of its own once it is adopted, and the original stays one', async () => {
     const { original, copy } = await copiedHome()
     openTestLedger({ home: copy, adoptHost: true }).close()
-    openTestLedger({ home: copy }).close()
-    openTestLedger({ home: original })
+    for (const home of [copy, original])
+      expect(
+        openTestLedger({ home })
+          .list()
+          .map(({ id }) => id),
+      ).toEqual(['vm-one'])
   })
 
   test('that is only read with --adopt-host records nothing', async () => {
@@ -100,7 +104,7 @@ test('a database restored in place is the same file', async () => {
   const source = new Database(backup)
   await source.backup(join(home, 'state.db'))
   source.close()
-  openTestLedger({ home })
+  expect(openTestLedger({ home }).verify().ok).toBe(true)
 })
 
 test('a home whose folders cannot be made leaves no database open', async () => {

@@ -43,7 +43,9 @@ export function openTemporaryStore(): TemporaryStore {
   const file = join(folder, 'home', 'state.db')
   const migrations = shippedMigrations('ledger')
   const db = openDatabase({ file, migrations, readonly: false, now: '2026-01-01T00:00:00.000Z' })
-  db.exec(`INSERT INTO ledger (ledger_id, machine_id, created_at) VALUES ('ledger-1', 'machine-1', '2026-01-01T00:00:00.000Z')`)
+  db.exec(
+    `INSERT INTO ledger (ledger_id, machine_id, created_at) VALUES ('ledger-1', 'machine-1', '2026-01-01T00:00:00.000Z')`,
+  )
   const store = { db, log: openLog(db, targetVersion(migrations), createProjector(db)) }
   const close = (): void => {
     store.db.close()
