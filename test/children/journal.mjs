@@ -11,7 +11,7 @@ await atBarrier(
       const names = Array.from({ length: Number(count) }, (_, index) => `${prefix}-${index}`)
       const record = (name) =>
         ledger.hostJournal.record([
-          { type: 'orphan.observed', data: { kind: 'tap', name, tag: null } },
+          { type: 'orphan.observed', data: { kind: 'tap', name, tag: null, identity: {} } },
         ])
       for (const name of names.slice(0, 10)) await record(name)
       await Promise.all(names.slice(10).map((name) => record(name)))
