@@ -115,14 +115,16 @@ async function recordRemoval(
 }
 
 /** @throws LedgerError VM_NOT_FOUND for what left the lists already */
-export function refuseRemoved(vmId: VmId, recorder: Recorder): void {
-  if (!recorder.current(vmId).state.context.removed) return
-  throw new LedgerError(
+function refuseRemoved(vmId: VmId, recorder: Recorder): void {
+  if (recorder.current(vmId).state.context.removed) throw removedError(vmId)
+}
+
+export const removedError = (vmId: VmId): LedgerError =>
+  new LedgerError(
     'VM_NOT_FOUND',
     `${vmId} was removed before; its history stays: \`vmledger history ${vmId}\``,
     { vmId },
   )
-}
 
 const isClean = ({ result }: ReconcileReport): boolean =>
   result === 'cleaned' || result === 'nothing'

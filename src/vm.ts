@@ -361,8 +361,9 @@ export class Vm {
   async #adoptedEnds(graceMs: number): Promise<void> {
     const { host } = this.#deps
     const vmm = this.state().context.process
+    if (vmm === null) return
     const deadline = performance.now() + graceMs
-    while (vmm !== null && host.verdict(vmm).verdict !== 'dead' && performance.now() < deadline)
+    while (host.verdict(vmm).verdict !== 'dead' && performance.now() < deadline)
       await new Promise((resolve) => setTimeout(resolve, pollMs))
   }
 

@@ -10,7 +10,9 @@ import { addHistory } from './history.ts'
 import { addImages } from './images.ts'
 import { addList } from './list.ts'
 import { nonEmpty } from './options.ts'
+import { addPrune } from './prune.ts'
 import { addReplay } from './replay.ts'
+import { addRm } from './rm.ts'
 import { addShow } from './show.ts'
 
 const examples = `
@@ -47,6 +49,16 @@ export function createProgram(): Command {
   const commands = [
     ...[addList, addShow, addHistory, addReplay, addGc],
     ...[addImages, addDisk, addHead, addDemo],
+    addList,
+    addShow,
+    addHistory,
+    addReplay,
+    addGc,
+    addRm,
+    addPrune,
+    addDisk,
+    addHead,
+    addDemo,
   ]
   for (const add of commands) add(program)
   return program

@@ -1,5 +1,6 @@
 /** What passes, removals and prunes print: a line a VM, a summary, and the exit code that they come to. */
 import type { ReconcileReport } from '../reconcile/report.ts'
+import type { RemovalReport } from '../removal.ts'
 import { exitCodes } from './errors.ts'
 import { talk } from './output.ts'
 import { type Cell, printTable, type Row } from './table.ts'
@@ -33,6 +34,13 @@ export const lineOf = (report: ReconcileReport) => ({
   removed: false,
 })
 
+/** The same with what a removal knows besides. */
+export const removalLineOf = (report: RemovalReport) => ({
+  ...lineOf(report),
+  removed: report.removed,
+  abandoned: report.abandoned,
+})
+
 type Summary = ReturnType<typeof summaryOf>
 
 export function summaryOf(reports: readonly ReconcileReport[], dryRun: boolean) {
@@ -57,7 +65,21 @@ export function inWords({ dry_run, vms_cleaned, vms_kept, vms_failed }: Summary)
   return `${cleaned}, ${vms_kept} kept, ${vms_failed} failed.`
 }
 
-export function printReport(report: ReconcileReport): void {
+export function removalInWords(reports: readonly RemovalReport[]): string {
+  if (reports.length === 0) return 'Nothing to remove.'
+  const { vms_kept, vms_failed } = summaryOf(reports, false)
+  const removed = reports.filter((report) => report.removed).length
+  return `${removed} removed, ${vms_kept} kept, ${vms_failed} failed.`
+}
+
+export function printRemoval(report: RemovalReport): void {
+  printReport(report, report.removed ? { text: 'removed', style: 'green' } : null)
+  const rows = report.abandoned.map((key): Row => [key, { text: 'abandoned', style: 'red' }])
+  printTable(rows, { indent: 2, last: 'wrap' })
+}
+
+/** `word` stands for what the result alone would say. */
+export function printReport(report: ReconcileReport, word: Cell | null = null): void {
   const { vm, result, dryRun, released, failed } = report
   const said: Record<ReconcileReport['result'], Cell> = {
     cleaned: { text: dryRun ? 'would be cleaned' : 'cleaned', style: 'green' },
@@ -66,7 +88,7 @@ export function printReport(report: ReconcileReport): void {
     adoptable: 'kept (adoptable)',
     nothing: { text: 'clean already', style: 'dim' },
   }
-  printTable([[vm, said[result], ...(report.keptReason === null ? [] : [report.keptReason])]], {
+  printTable([[vm, word ?? said[result], ...(report.keptReason === null ? [] : [report.keptReason])]], {
     last: 'wrap',
   })
   const rows: Row[] = [
@@ -91,4 +113,12 @@ export function exitCodeOf(reports: readonly ReconcileReport[]): number {
       : exitCodes.partial
   if (reports.some(({ result }) => result === 'failed')) return exitCodes.partial
   return reports.some(({ isUnknown }) => isUnknown) ? exitCodes.unknown : exitCodes.ok
+}
+
+/** A VM that was asked to be removed and lives is a failure of its own; one that cannot be told is not. */
+export function codeOfRemovals(reports: readonly RemovalReport[]): number {
+  const isRefused = reports.some(
+    ({ result, isUnknown }) => (result === 'kept' || result === 'adoptable') && !isUnknown,
+  )
+  return isRefused ? exitCodes.partial : exitCodeOf(reports)
 }
