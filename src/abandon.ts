@@ -23,14 +23,11 @@ export type AbandonOptions = { readonly reason: string; readonly by: string }
 
 export type Abandonment = {
   readonly vm: string
-  /** `key` and all that it uses, users first. */
+  /** `key` and all that only it still uses, users first. */
   readonly abandoned: readonly string[]
 }
 
-type Dependencies = Pick<
-  ReconcileDependencies,
-  'recorder' | 'host' | 'placeOf' | 'newId' | 'clean'
->
+type Dependencies = Pick<ReconcileDependencies, 'recorder' | 'host' | 'placeOf' | 'newId' | 'clean'>
 
 const shortTextMax = 256
 const textMax = 8_000
@@ -56,7 +53,7 @@ export async function abandon(
     const { state } = deps.recorder.current(vmId)
     const keys = abandonable(vmId, state, key)
     const facts = gather(state, fence, deps.host)
-    refuseLiving(vmId, state, keys, facts)
+    refuseLiving(vmId, state, facts)
     const reason = deps.clean(vmId, said.reason).slice(0, textMax)
     const by = deps.clean(vmId, said.by).slice(0, shortTextMax)
     await record(vmId, draftsOf(state, keys, facts, { reason, by }, deps), deps.recorder)
@@ -80,25 +77,25 @@ function abandonable(vmId: VmId, { context }: VmState, key: string): string[] {
     const all = held.map((resource) => resource.key).join(', ')
     return refuse(`it is not held; held is ${all === '' ? 'nothing' : all}`)
   }
-  const keys = abandonedWith(context, key)
-  const users = held.filter((r) => !keys.includes(r.key) && r.uses.some((k) => keys.includes(k)))
+  const users = held.filter((user) => user.uses.includes(key))
   if (users.length > 0)
     return refuse(
-      `${users.map((user) => user.key).join(', ')} still uses it, or what it uses; release that by \`vmledger gc ${vmId}\`, or abandon it first`,
+      `${users.map((user) => user.key).join(', ')} still uses it; release that by \`vmledger gc ${vmId}\`, or abandon it first`,
     )
-  return keys
+  return alone(held, abandonedWith(context, key))
 }
 
-/** As for a cleanup that is asked for by name; only that an unknown VMM is dead may be a person's word. */
-function refuseLiving(
-  vmId: VmId,
-  state: VmState,
-  keys: readonly string[],
-  { evidence }: Facts,
-): void {
-  const processes = heldResources(state.context).filter(({ kind }) => kind === 'process')
-  const isGivenUp = processes.length > 0 && processes.every(({ key }) => keys.includes(key))
-  const vmm = isGivenUp && evidence.vmm === 'unknown' ? 'dead' : evidence.vmm
+/** Users come first: what something else that is held uses too stays held, and goes with the last of them. */
+function alone(held: readonly HeldResource[], keys: readonly string[]): string[] {
+  const given = new Set<string>()
+  for (const key of keys)
+    if (held.every((user) => given.has(user.key) || !user.uses.includes(key))) given.add(key)
+  return [...given]
+}
+
+/** As for a cleanup that is asked for by name; only that nothing is touched, so an unknown VMM is no hindrance. */
+function refuseLiving(vmId: VmId, state: VmState, { evidence }: Facts): void {
+  const vmm = evidence.vmm === 'unknown' ? 'dead' : evidence.vmm
   const asked = { named: true, force: false, own: false, nowMs: null }
   const answer = eligibility(state, { ...evidence, vmm }, asked)
   if (answer.result === 'eligible') return

@@ -20,12 +20,7 @@ import { isStuck } from './machines/stuck.ts'
 import { machineVersion } from './machines/vm.ts'
 import type { RebuildResult, Verification, VmSummary } from './projections/answers.ts'
 import { openStore, type Store } from './projections/store.ts'
-import {
-  abandon,
-  type Abandonment,
-  type AbandonOptions,
-  freeAbandonedSubnets,
-} from './abandon.ts'
+import { abandon, type Abandonment, type AbandonOptions, freeAbandonedSubnets } from './abandon.ts'
 import { Admission, type DiskOptions, type DiskReport } from './admission.ts'
 import { type Clock, systemClock, timestamp } from './clock.ts'
 import { flushAtExit, forgetAtExit } from './exit-flush.ts'
@@ -285,7 +280,7 @@ export class Ledger {
   }
 
   /**
-   * Gives up `key` and all that it uses: nothing of it is touched, and it stays listed for ever.
+   * Gives up `key` and all that only it still uses: nothing of it is touched, and it stays listed for ever.
    * @throws LedgerError KEPT while something of it lives, CLEANUP_REFUSED for what is not held or still used
    */
   async abandon(id: string, key: string, options: AbandonOptions): Promise<Abandonment> {

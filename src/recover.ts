@@ -112,7 +112,11 @@ function keysOfOtherBoots({ context }: VmState, bootId: string | null): string[]
     const madeUnder = identity?.['bootId']
     return isVolatile(kind) && typeof madeUnder === 'string' && madeUnder !== bootId
   }
-  return bootId === null ? [] : heldResources(context).filter(isLost).map(({ key }) => key)
+  return bootId === null
+    ? []
+    : heldResources(context)
+        .filter(isLost)
+        .map(({ key }) => key)
 }
 
 const triesMax = 5

@@ -27,7 +27,7 @@ export function addRm(program: Command): void {
     .command('rm')
     .argument('<vms...>', 'their ids', addVmId)
     .description('clean VMs and take them out of the lists; what runs or fails stays in them')
-    .option('--abandon <key>', 'give up this thing and all that it uses; nothing of it is touched')
+    .option('--abandon <key>', 'give up this thing and what only it uses; nothing of it is touched')
     .option('--reason <text>', 'why: stays in the history for ever', nonEmpty)
     .action((vms: string[], _own: unknown, command: Command) => rm(vms, command.optsWithGlobals()))
 }
