@@ -47,18 +47,9 @@ export function createProgram(): Command {
     })
     .exitOverride()
   const commands = [
-    ...[addList, addShow, addHistory, addReplay, addGc],
-    ...[addImages, addDisk, addHead, addDemo],
-    addList,
-    addShow,
-    addHistory,
-    addReplay,
-    addGc,
-    addRm,
-    addPrune,
-    addDisk,
-    addHead,
-    addDemo,
+    ...[addList, addShow, addHistory, addReplay],
+    ...[addGc, addRm, addPrune, addImages, addDisk],
+    ...[addHead, addDemo],
   ]
   for (const add of commands) add(program)
   return program

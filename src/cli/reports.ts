@@ -88,9 +88,12 @@ export function printReport(report: ReconcileReport, word: Cell | null = null): 
     adoptable: 'kept (adoptable)',
     nothing: { text: 'clean already', style: 'dim' },
   }
-  printTable([[vm, word ?? said[result], ...(report.keptReason === null ? [] : [report.keptReason])]], {
-    last: 'wrap',
-  })
+  printTable(
+    [[vm, word ?? said[result], ...(report.keptReason === null ? [] : [report.keptReason])]],
+    {
+      last: 'wrap',
+    },
+  )
   const rows: Row[] = [
     ...released.map((step) => [step.key, gone(step)]),
     ...failed.map(({ key, outcome, error }) => [
