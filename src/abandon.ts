@@ -27,6 +27,7 @@ export type Abandonment = {
   readonly abandoned: readonly string[]
 }
 
+/** @internal */
 type Dependencies = Pick<ReconcileDependencies, 'recorder' | 'host' | 'placeOf' | 'newId' | 'clean'>
 
 const shortTextMax = 256
@@ -36,6 +37,7 @@ const textMax = 8_000
  * One transaction under the VM's fence: claim, what is given up, and the end of the claim. No process can die
  * in the middle of it, and whoever else claims meanwhile makes it fail as a whole.
  * @throws LedgerError KEPT while something of it lives, CLEANUP_REFUSED for what is not held or still used
+ * @internal
  */
 export async function abandon(
   vmId: VmId,
@@ -157,12 +159,13 @@ function forgetWhenCleaned(
   if (fence.vmm === 'taken' && fence.helpers === 'taken') host.forget(place)
 }
 
+/** @internal */
 export type FreeDependencies = Dependencies & {
   readonly journal: HostJournal
   readonly allocations: () => readonly { readonly vmId: VmId; readonly subnet: string }[]
 }
 
-/** After a pass: the octets of abandoned subnets whose users are all seen to be gone are free again. */
+/** After a pass: the octets of abandoned subnets whose users are all seen to be gone are free again. @internal */
 export async function freeAbandonedSubnets(deps: FreeDependencies): Promise<string[]> {
   const freed: string[] = []
   for (const { vmId, subnet } of deps.allocations()) {

@@ -27,6 +27,7 @@ export type Recovery = {
   readonly isComplete: boolean
 }
 
+/** @internal */
 export type RecoverDependencies = {
   readonly recorder: Recorder
   readonly host: Host
@@ -39,7 +40,7 @@ export type RecoverDependencies = {
 const budgetMsDefault = 2_000
 const idsATurn = 64
 
-/** Takes no locks and deletes nothing: that is for a pass. */
+/** Takes no locks and deletes nothing: that is for a pass. @internal */
 export async function recover(deps: RecoverDependencies): Promise<Recovery> {
   const deadline = performance.now() + (deps.budgetMs ?? budgetMsDefault)
   const { bootId } = deps.host.self()
@@ -50,7 +51,7 @@ export async function recover(deps: RecoverDependencies): Promise<Recovery> {
   return { ...found, isNewBoot, isComplete: found.isComplete && isRecorded === true }
 }
 
-/** All of them, however long it takes. */
+/** All of them, however long it takes. @internal */
 export async function adoptableVms(
   deps: Pick<RecoverDependencies, 'recorder' | 'host' | 'ids'>,
 ): Promise<readonly AdoptableVm[]> {
@@ -124,6 +125,7 @@ const triesMax = 5
 /**
  * Makes this process the owner of a VM whose owner is proven dead. Of several who try exactly one wins.
  * @throws LedgerError KEPT while the owner lives or cannot be told, or while the VM is being cleaned
+ * @internal
  */
 export async function adopt(
   vmId: VmId,

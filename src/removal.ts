@@ -23,6 +23,7 @@ export type RemovalReport = ReconcileReport & {
   readonly abandoned: readonly string[]
 }
 
+/** @internal */
 export type RemovalDependencies = {
   readonly recorder: Recorder
   readonly clean: (vmId: VmId, options: ReconcileOptions) => Promise<ReconcileReport>
@@ -34,7 +35,10 @@ const shortTextMax = 256
 const textMax = 8_000
 const concurrency = 8
 
-/** @throws CleanupError KEPT, CLEANUP_FAILED: then the record stays; LedgerError VM_NOT_FOUND once it is removed */
+/**
+ * @throws CleanupError KEPT, CLEANUP_FAILED: then the record stays; LedgerError VM_NOT_FOUND once it is removed
+ * @internal
+ */
 export async function removeVm(
   vmId: VmId,
   options: RemoveOptions,
@@ -47,7 +51,7 @@ export async function removeVm(
   return { ...report, removed: true, abandoned: abandonedOf(vmId, deps) }
 }
 
-/** @throws CorruptEventError when all other VMs are done */
+/** @throws CorruptEventError when all other VMs are done. @internal */
 export async function pruneVms(
   ids: readonly VmId[],
   options: PruneOptions,

@@ -154,16 +154,18 @@ describe('the octet of an abandoned TAP', () => {
   })
 })
 
-describe('refused, and nothing is changed, is to abandon', () => {
-  const refused = async (ledger: Ledger, key: string, code: string, options = said) => {
-    const head = ledger.head()
-    await expect(ledger.abandon('a', key, options)).rejects.toMatchObject({ code, vmId: 'a' })
-    expect(ledger.head()).toEqual(head)
-  }
+/** The code of the refusal, by which nothing is changed. */
+async function refused(ledger: Ledger, key: string, options = said): Promise<string> {
+  const head = ledger.head()
+  const error = await ledger.abandon('a', key, options).catch((thrown: unknown) => thrown)
+  expect(ledger.head()).toEqual(head)
+  return (error as { code?: string }).code ?? 'not refused'
+}
 
+describe('refused, and nothing is changed, is to abandon', () => {
   test('what is used by something that is held: it says what to abandon first', async () => {
     const { ledger } = await stuck()
-    await refused(ledger, `subnet:${subnet}`, 'CLEANUP_REFUSED')
+    expect(await refused(ledger, `subnet:${subnet}`)).toBe('CLEANUP_REFUSED')
     await expect(ledger.abandon('a', `subnet:${subnet}`, said)).rejects.toThrow(
       /tap:tap-a still uses it.*or abandon it first/,
     )
@@ -171,24 +173,24 @@ describe('refused, and nothing is changed, is to abandon', () => {
 
   test('what is not held, or was abandoned before', async () => {
     const { ledger } = await stuck()
-    await refused(ledger, 'tap:nobody', 'CLEANUP_REFUSED')
+    expect(await refused(ledger, 'tap:nobody')).toBe('CLEANUP_REFUSED')
     await ledger.abandon('a', 'tap:tap-a', said)
-    await refused(ledger, 'tap:tap-a', 'CLEANUP_REFUSED')
+    expect(await refused(ledger, 'tap:tap-a')).toBe('CLEANUP_REFUSED')
   })
 
   test('without a reason or a name', async () => {
     const { ledger } = await stuck()
-    await refused(ledger, 'tap:tap-a', 'INVALID_OPTION', { reason: ' ', by: 'ann' })
-    await refused(ledger, 'tap:tap-a', 'INVALID_OPTION', { reason: 'why', by: '' })
+    expect(await refused(ledger, 'tap:tap-a', { reason: ' ', by: 'ann' })).toBe('INVALID_OPTION')
+    expect(await refused(ledger, 'tap:tap-a', { reason: 'why', by: '' })).toBe('INVALID_OPTION')
   })
 
   test('a process that is alive', async () => {
     const { world, supervisor } = machine()
     const owner = supervisor()
     await vmmVm(owner.ledger, 'a')
-    await refused(supervisor().ledger, 'process:vmm', 'KEPT')
+    expect(await refused(supervisor().ledger, 'process:vmm')).toBe('KEPT')
     owner.host.crash('never')
-    await refused(supervisor().ledger, 'process:vmm', 'KEPT')
+    expect(await refused(supervisor().ledger, 'process:vmm')).toBe('KEPT')
     expect(world.standing().map(({ kind }) => kind)).toContain('process')
   })
 
@@ -197,13 +199,13 @@ describe('refused, and nothing is changed, is to abandon', () => {
     const owner = supervisor()
     await netVm(owner.ledger, 'a')
     const other = supervisor()
-    await refused(other.ledger, 'tap:tap-a', 'KEPT')
+    expect(await refused(other.ledger, 'tap:tap-a')).toBe('KEPT')
     owner.host.crash('never')
     const cleaner = supervisor()
     cleaner.host.faults.on({ operation: 'release', kind: 'tap', outcome: 'slow', times: 1 })
     const pass = cleaner.ledger.reconcile()
     await expect.poll(() => other.ledger.vm('a').state().phase).toBe('cleaning')
-    await refused(other.ledger, 'tap:tap-a', 'KEPT')
+    expect(await refused(other.ledger, 'tap:tap-a')).toBe('KEPT')
     cleaner.host.crash('never')
     await pass.catch(() => undefined)
   })
