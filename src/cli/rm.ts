@@ -29,13 +29,15 @@ export function addRm(program: Command): void {
     .description('clean VMs and take them out of the lists; what runs or fails stays in them')
     .option('--abandon <key>', 'give up this thing and what only it uses; nothing of it is touched')
     .option('--reason <text>', 'why: stays in the history for ever', nonEmpty)
-    .action((vms: string[], _own: unknown, command: Command) => rm(vms, command.optsWithGlobals()))
+    .action((vms: string[], _own: unknown, command: Command) =>
+      removeAll(vms, command.optsWithGlobals()),
+    )
 }
 
 /** An id that is none is refused before any home is looked at. */
 const addVmId = (text: string, before: readonly string[] = []): string[] => [...before, vmId(text)]
 
-async function rm(vms: readonly string[], options: RmOptions): Promise<void> {
+async function removeAll(vms: readonly string[], options: RmOptions): Promise<void> {
   const ids = [...new Set(vms)]
   checkUsage(ids, options)
   const { json = false } = options
