@@ -6,7 +6,7 @@ import { limits } from './contract/limits.ts'
 import { redactProof, redactText } from './contract/redact.ts'
 import type { VmState } from './contract/state.ts'
 import { encodeData } from './events/codec.ts'
-import type { AppendResult, Log, NewEvent } from './events/log.ts'
+import type { Admit, AppendResult, Log, NewEvent } from './events/log.ts'
 import { retryWhileBusy } from './events/wait.ts'
 import { timestamp } from './clock.ts'
 import { Patience } from './patience.ts'
@@ -22,7 +22,12 @@ export type HostJournal = {
    * BUSY, DISK_FULL ...: then none is recorded
    */
   record(drafts: readonly HostDraft[]): Promise<readonly RecordedEvent[]>
-  /** The same, now: blocks at most 1 s for the writer's lock. */
+  /**
+   * One event, if `isStill` says so under the writer's lock, where nobody can change the answer any more;
+   * else null. @throws as record does
+   */
+  recordIf(isStill: () => boolean, draft: HostDraft): Promise<RecordedEvent | null>
+  /** The same as record, now: blocks at most 1 s for the writer's lock. */
   recordSync(drafts: readonly HostDraft[]): readonly RecordedEvent[]
   /** All of the stream, in order, other processes' included. */
   events(): RecordedEvent<HostEventType>[]
@@ -62,21 +67,21 @@ export function hostJournal(options: HostJournalOptions): HostJournal {
   }
 
   /** @throws LedgerError BUSY: then nothing has happened yet */
-  function append(events: readonly Prepared[]): readonly RecordedEvent[] {
+  function append(events: readonly Prepared[], admit?: Admit): readonly RecordedEvent[] {
     let conflicts = 0
     for (;;) {
       catchUp()
-      const result = appendOnce(events)
+      const result = appendOnce(events, admit)
       if (result?.status === 'recorded') return result.events
       if (result?.status === 'refused') throw result.error
       if (++conflicts === limits.conflictRetriesMax) throw conflictError(conflicts)
     }
   }
 
-  function appendOnce(events: readonly Prepared[]): AppendResult | undefined {
+  function appendOnce(events: readonly Prepared[], admit?: Admit): AppendResult | undefined {
     const recordedAt = timestamp(clock)
     const entries = events.map((event) => ({ event: { ...event, recordedAt }, after: null }))
-    return log.append([{ streamId: hostStream, expectedVersion: version, entries }])[0]
+    return log.append([{ streamId: hostStream, expectedVersion: version, entries, admit }])[0]
   }
 
   /** After COMMIT, when nothing is half done: who hears of it may record. */
@@ -90,6 +95,17 @@ export function hostJournal(options: HostJournalOptions): HostJournal {
       if (drafts.length === 0) return []
       const events = drafts.map(prepare)
       return told(await withPatience(() => append(events)))
+    },
+    async recordIf(isStill, draft) {
+      const events = [prepare(draft)]
+      const admit = (): LedgerError | null => (isStill() ? null : notAdmitted)
+      try {
+        const [recorded] = told(await withPatience(() => append(events, admit)))
+        return recorded ?? null
+      } catch (error) {
+        if (error === notAdmitted) return null
+        throw error
+      }
     },
     recordSync(drafts) {
       if (drafts.length === 0) return []
@@ -143,6 +159,9 @@ function redacted(data: object): object {
   return Object.fromEntries(fields) as object
 }
 const none: ReadonlySet<string> = new Set()
+
+/** Known by itself and never thrown further. */
+const notAdmitted = new LedgerError('CONSTRAINT', 'it is not so any more')
 
 const conflictError = (conflicts: number): LedgerError =>
   new LedgerError(

@@ -1,4 +1,5 @@
 /** The public face. */
+export type { AbandonOptions, Abandonment } from './abandon.ts'
 export type { DiskOptions, DiskReport } from './admission.ts'
 export { type Clock } from './clock.ts'
 export {
@@ -63,6 +64,8 @@ export type { ReconcilePassOptions } from './reconcile/options.ts'
 export { type ImageGcOptions, type Images, type ImagesOptions, openImages } from './open-images.ts'
 export { type Outlook, outlook, type Seen } from './reconcile/outlook.ts'
 export type { Finding, RebuildResult, Verification, VmSummary } from './projections/answers.ts'
+export type { AdoptableVm, Recovery } from './recover.ts'
+export type { PruneOptions, RemovalReport, RemoveOptions } from './removal.ts'
 export type { ReplayStep, ReplayUntil } from './replay.ts'
 export { CleanupError, type FailedStep, type ReconcileReport } from './reconcile/report.ts'
 export { defaultSubnetPool, type SubnetPool } from './subnets.ts'

@@ -7,6 +7,7 @@ import { LedgerError } from './contract/errors.ts'
 import type { RecordedEvent } from './contract/events.ts'
 import { type VmId, vmId as parseVmId, vmStream } from './contract/ids.ts'
 import type { Phase } from './contract/phases.ts'
+import { abandonedResources } from './contract/state.ts'
 import { redactConfig, redactText } from './contract/redact.ts'
 import type { Migration } from './events/migration.ts'
 import { shippedMigrations } from './events/migrations.ts'
@@ -19,6 +20,7 @@ import { isStuck } from './machines/stuck.ts'
 import { machineVersion } from './machines/vm.ts'
 import type { RebuildResult, Verification, VmSummary } from './projections/answers.ts'
 import { openStore, type Store } from './projections/store.ts'
+import { abandon, type Abandonment, type AbandonOptions, freeAbandonedSubnets } from './abandon.ts'
 import { Admission, type DiskOptions, type DiskReport } from './admission.ts'
 import { type Clock, systemClock, timestamp } from './clock.ts'
 import { flushAtExit, forgetAtExit } from './exit-flush.ts'
@@ -33,6 +35,15 @@ import { reconcilePass, tidy } from './reconcile/pass.ts'
 import type { ReconcileReport } from './reconcile/report.ts'
 import { reconcileVm } from './reconcile/vm.ts'
 import { closedError, Recorder } from './recorder.ts'
+import { type AdoptableVm, adoptableVms, recover, type Recovery } from './recover.ts'
+import {
+  pruneVms,
+  type PruneOptions,
+  type RemovalDependencies,
+  type RemovalReport,
+  type RemoveOptions,
+  removeVm,
+} from './removal.ts'
 import { removedVms } from './removed.ts'
 import { type ReplayStep, replayStream, type ReplayUntil } from './replay.ts'
 import { checkPool, defaultSubnetPool, type SubnetPool } from './subnets.ts'
@@ -201,8 +212,11 @@ export class Ledger {
   list({ phase, stuck = false, removed = false }: ListFilter = {}): VmSummary[] {
     const { queries } = this.#store
     const gone = removed ? removedVms(queries, (id) => this.#recorder.current(id)) : []
+    const abandoning = new Set(queries.abandoning())
     const vms = [
-      ...queries.listVms(phase ?? null),
+      ...queries
+        .listVms(phase ?? null)
+        .map((vm) => (abandoning.has(vm.id) ? this.#withAbandoned(vm) : vm)),
       ...gone.filter((vm) => vm.phase === (phase ?? vm.phase)),
     ]
     return stuck ? vms.filter((vm) => isStuck(vm, this.#clock.now())) : vms
@@ -236,13 +250,7 @@ export class Ledger {
     const ids = options.vmIds?.map((id) => this.#known(id)) ?? this.#uncleaned()
     return reconcilePass(ids, options, {
       reconcileOne: (id, each) => this.#clean(id, each),
-      tidy: () =>
-        tidy({
-          home: this.home,
-          host: this.host,
-          isCleaned: (id) => this.#isCleaned(id),
-          placeOf: (id) => this.#placeOf(id),
-        }),
+      tidy: () => this.#afterPass(),
     })
   }
 
@@ -258,6 +266,40 @@ export class Ledger {
       uncleaned: () => this.#uncleaned(),
       placeOf: (id) => this.#placeOf(id),
     })
+  }
+
+  /** What a supervisor calls at its start: bounded to 2 s, takes no locks, deletes nothing. */
+  recover(): Promise<Recovery> {
+    return recover({ ...this.#looking(), journal: this.hostJournal })
+  }
+
+  /** VMs whose owner is dead and whose VMM lives; `vm(id).adopt()` makes this process their owner. */
+  async adoptable(): Promise<readonly AdoptableVm[]> {
+    return adoptableVms(this.#looking())
+  }
+
+  /**
+   * Cleans the VM and takes it out of the lists; its history stays.
+   * @throws CleanupError KEPT for one that runs, CLEANUP_FAILED: then it stays listed; LedgerError VM_NOT_FOUND
+   */
+  async remove(id: string, options: RemoveOptions = {}): Promise<RemovalReport> {
+    return removeVm(this.#known(id), options, this.#removing())
+  }
+
+  /** Cleans and removes every VM that is proven not alive; what runs or cannot be told is kept and said. */
+  async prune(options: PruneOptions = {}): Promise<RemovalReport[]> {
+    const ids = this.#store.queries.listVms(null).map((vm) => parseVmId(vm.id))
+    const reports = await pruneVms(ids, options, this.#removing())
+    await this.#afterPass()
+    return reports
+  }
+
+  /**
+   * Gives up `key` and all that only it still uses: nothing of it is touched, and it stays listed for ever.
+   * @throws LedgerError KEPT while something of it lives, CLEANUP_REFUSED for what is not held or still used
+   */
+  async abandon(id: string, key: string, options: AbandonOptions): Promise<Abandonment> {
+    return abandon(this.#known(id), key, options, this.#reconciling())
   }
 
   /** The VM's life, folded by the machine event by event. @throws LedgerError VM_NOT_FOUND */
@@ -322,6 +364,11 @@ export class Ledger {
     })
   }
 
+  #withAbandoned(vm: VmSummary): VmSummary {
+    const { context } = this.#recorder.current(parseVmId(vm.id)).state
+    return { ...vm, abandoned: abandonedResources(context).map(({ key }) => key) }
+  }
+
   #placeOf(id: VmId): Place {
     return placeOf(this.home, this.id, id)
   }
@@ -337,7 +384,8 @@ export class Ledger {
   }
 
   #uncleaned(): VmId[] {
-    return this.list()
+    return this.#store.queries
+      .listVms(null)
       .filter((vm) => vm.phase !== 'cleaned')
       .map((vm) => parseVmId(vm.id))
   }
@@ -374,6 +422,36 @@ export class Ledger {
     const report = await reconcileVm(id, options, this.#reconciling())
     if (this.#isCleaned(id)) this.#secrets.delete(id)
     return report
+  }
+
+  /** What earlier cleanups left behind, and what came free since. */
+  async #afterPass(): Promise<void> {
+    await tidy({
+      home: this.home,
+      host: this.host,
+      isCleaned: (id) => this.#isCleaned(id),
+      placeOf: (id) => this.#placeOf(id),
+    })
+    await freeAbandonedSubnets({
+      ...this.#reconciling(),
+      journal: this.hostJournal,
+      allocations: () =>
+        this.#store.queries
+          .allocations()
+          .map(({ vmId, subnet }) => ({ vmId: parseVmId(vmId), subnet })),
+    })
+  }
+
+  #looking() {
+    return { recorder: this.#recorder, host: this.host, ids: () => this.#uncleaned() }
+  }
+
+  #removing(): RemovalDependencies {
+    return {
+      recorder: this.#recorder,
+      clean: (id, options) => this.#clean(id, options),
+      redact: (id, text) => redactText(text, this.#secrets.get(id)),
+    }
   }
 
   #isCleaned(id: VmId): boolean {

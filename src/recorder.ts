@@ -51,8 +51,11 @@ type Pending = {
   readonly admit: Admit | undefined
   readonly resolve: (events: readonly RecordedEvent[]) => void
   readonly reject: (error: unknown) => void
+  /** Recorded on this version of the stream or not at all; null for any. */
+  readonly ifVersion: number | null
   conflicts: number
 }
+type Prepare = Pick<Pending, 'vmId' | 'events' | 'ifVersion' | 'conflicts'>
 type Cached = Versioned & { readonly epoch: number }
 type Entries = AppendItem<VmState | null>['entries'][number][]
 type Taken = {
@@ -109,6 +112,19 @@ export class Recorder {
     })
   }
 
+  /** The same on this version of the stream, or not at all: VERSION_CONFLICT when it has moved since. */
+  recordIf(
+    vmId: VmId,
+    ifVersion: number,
+    drafts: readonly Draft[],
+  ): Promise<readonly RecordedEvent[]> {
+    return new Promise((resolve, reject) => {
+      const prepared = this.#prepare(vmId, drafts)
+      this.#queue.push({ ...prepared, admit: undefined, ifVersion, resolve, reject })
+      this.#schedule()
+    })
+  }
+
   /** Records now, after all that is queued, blocking up to 1 s for the writer's lock. */
   recordSync(vmId: VmId, drafts: readonly Draft[], admit?: Admit): readonly RecordedEvent[] {
     let answer: { events: readonly RecordedEvent[] } | { error: unknown } | null = null
@@ -153,11 +169,11 @@ export class Recorder {
     }
   }
 
-  #prepare(vmId: VmId, drafts: readonly Draft[]): Pick<Pending, 'vmId' | 'events' | 'conflicts'> {
+  #prepare(vmId: VmId, drafts: readonly Draft[]): Prepare {
     if (this.#isClosed) throw closedError()
     const occurredAt = timestamp(this.#options.clock)
     const events = drafts.map((draft) => this.#envelope(draft, occurredAt))
-    return { vmId, events, conflicts: 0 }
+    return { vmId, events, ifVersion: null, conflicts: 0 }
   }
 
   #envelope(draft: Draft, occurredAt: string): Prepared {
@@ -298,6 +314,8 @@ export class Recorder {
 
   #decide(pending: Pending, staged: ReadonlyMap<VmId, Versioned>, recordedAt: string): Decision {
     const before = staged.get(pending.vmId) ?? this.#stateOf(pending.vmId)
+    if (pending.ifVersion !== null && pending.ifVersion !== before.version)
+      return { kind: 'refuse', error: movedError(pending.vmId, before.version) }
     const entries: Entries = []
     let state = before.state
     for (const event of pending.events) {
@@ -398,6 +416,13 @@ function refusalError(vmId: VmId, state: VmState, event: VmEvent): LedgerError {
     })
   return new IllegalTransitionError(vmId, state.phase, event.type, refusal(state, event))
 }
+
+const movedError = (vmId: VmId, version: number): LedgerError =>
+  new LedgerError(
+    'VERSION_CONFLICT',
+    `${vmId} moved on to version ${version} meanwhile; read it and decide again`,
+    { vmId },
+  )
 
 /** Most drafts are a type and a payload. */
 const saysMore = ({ eventId, occurredAt, correlationId, causationId }: Draft): boolean =>

@@ -1,7 +1,7 @@
 /** The VMs that left the lists, as their histories say they were. */
 import { type VmId, vmOfStream } from './contract/ids.ts'
 import type { Phase } from './contract/phases.ts'
-import { heldResources } from './contract/state.ts'
+import { abandonedResources, heldResources } from './contract/state.ts'
 import type { VmSummary } from './projections/answers.ts'
 import type { Queries } from './projections/queries.ts'
 import type { Versioned } from './recorder.ts'
@@ -31,6 +31,7 @@ const summaryOf = (
   updatedAt,
   phaseSince: context.phaseSince ?? updatedAt,
   held: heldResources(context).map((resource) => resource.key),
+  abandoned: abandonedResources(context).map((resource) => resource.key),
   lastError: context.lastError,
   attempts: context.attempts,
   retryAt: context.retryAt,

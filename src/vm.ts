@@ -28,6 +28,7 @@ import { draftOf, intentOf, type VmEventInput } from './draft.ts'
 import { random } from './new-id.ts'
 import type { Draft, Recorder } from './recorder.ts'
 import { CleanupError, type ReconcileReport } from './reconcile/report.ts'
+import { adopt } from './recover.ts'
 import { nextSubnet, type SubnetPool } from './subnets.ts'
 
 /** What `uses` may name: a key, or what acquire and allocateSubnet gave. */
@@ -72,6 +73,7 @@ const stoppablePhases: ReadonlySet<string> = new Set([
   'start_failed',
 ])
 const graceMsDefault = 10_000
+const pollMs = 50
 
 export class Vm {
   readonly id: VmId
@@ -237,7 +239,7 @@ export class Vm {
           .catch(() => undefined),
         sleep(graceMs),
       ])
-      await this.#childEnds(graceMs)
+      await this.#vmmEnds(graceMs)
     }
     const problem = await this.#endVmm()
     if (problem !== null) {
@@ -261,17 +263,12 @@ export class Vm {
     return this.#closing
   }
 
-  /** Takes over a VM whose owner is proven dead. @throws LedgerError KEPT while it is not */
-  async adopt(): Promise<void> {
-    const { owner } = this.state().context
-    const verdict = owner === null ? null : this.#deps.host.verdict(owner)
-    if (verdict !== null && verdict.verdict !== 'dead')
-      throw new LedgerError(
-        'KEPT',
-        `${this.id} belongs to process ${owner?.pid}: ${verdict.evidence.join('; ')}`,
-        { vmId: this.id },
-      )
-    await this.record({ type: 'vm.adopted' })
+  /**
+   * Takes over a VM whose owner is proven dead; of several who try one wins. It can then be stopped and closed,
+   * though its VMM is no child of this process. @throws LedgerError KEPT while its owner lives or it is cleaned
+   */
+  adopt(): Promise<void> {
+    return adopt(this.id, this.#deps)
   }
 
   async #close(options: CloseOptions): Promise<ReconcileReport> {
@@ -353,10 +350,21 @@ export class Vm {
     }
   }
 
-  async #childEnds(graceMs: number): Promise<void> {
+  async #vmmEnds(graceMs: number): Promise<void> {
     const child = this.#child
-    if (child === null || child.exitCode !== null || child.signalCode !== null) return
+    if (child === null) return this.#adoptedEnds(graceMs)
+    if (child.exitCode !== null || child.signalCode !== null) return
     await Promise.race([new Promise((resolve) => child.once('exit', resolve)), sleep(graceMs)])
+  }
+
+  /** Nobody tells of the end of a process that is no child. */
+  async #adoptedEnds(graceMs: number): Promise<void> {
+    const { host } = this.#deps
+    const vmm = this.state().context.process
+    if (vmm === null) return
+    const deadline = performance.now() + graceMs
+    while (host.verdict(vmm).verdict !== 'dead' && performance.now() < deadline)
+      await new Promise((resolve) => setTimeout(resolve, pollMs))
   }
 
   async #create(driver: Driver, resource: Resource, context: DriverContext): Promise<Acquired> {

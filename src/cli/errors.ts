@@ -24,6 +24,7 @@ const exitCodeOf: Partial<Record<ErrorCode, number>> = {
   NO_HOME: exitCodes.notFound,
   VM_NOT_FOUND: exitCodes.notFound,
   IMAGE_NOT_FOUND: exitCodes.notFound,
+  KEPT: exitCodes.partial,
   BUSY: exitCodes.tryAgain,
   DISK_FULL: exitCodes.tryAgain,
   RESOURCE_EXHAUSTED: exitCodes.tryAgain,

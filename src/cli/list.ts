@@ -47,6 +47,7 @@ const lineOf = (vm: VmSummary) => ({
   updated_at: vm.updatedAt,
   held: vm.held,
   last_error: vm.lastError,
+  abandoned: vm.abandoned,
   removed: vm.removed,
 })
 
@@ -71,7 +72,9 @@ const cellsOf = (vm: VmSummary, nowMs: number): Cell[] => [
   age(vm.phaseSince, nowMs),
   vm.pid === 0 ? '-' : String(vm.pid),
   vm.ownerPid === 0 ? '-' : String(vm.ownerPid),
-  String(vm.held.length),
+  vm.abandoned.length === 0
+    ? String(vm.held.length)
+    : { text: `${vm.held.length}, ${vm.abandoned.length} abandoned`, style: 'red' },
   vm.image ?? '-',
 ]
 

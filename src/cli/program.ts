@@ -11,7 +11,9 @@ import { addHistory } from './history.ts'
 import { addImages } from './images.ts'
 import { addList } from './list.ts'
 import { nonEmpty } from './options.ts'
+import { addPrune } from './prune.ts'
 import { addReplay } from './replay.ts'
+import { addRm } from './rm.ts'
 import { addShow } from './show.ts'
 
 const examples = `
@@ -46,8 +48,9 @@ export function createProgram(): Command {
     })
     .exitOverride()
   const commands = [
-    ...[addList, addShow, addHistory, addReplay, addGc],
-    ...[addImages, addDisk, addDoctor, addHead, addDemo],
+    ...[addList, addShow, addHistory, addReplay],
+    ...[addGc, addRm, addPrune, addImages, addDisk],
+    ...[addDoctor, addHead, addDemo],
   ]
   for (const add of commands) add(program)
   return program

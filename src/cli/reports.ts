@@ -1,6 +1,7 @@
 /** What passes, removals and prunes print: a line a VM, a summary, and the exit code that they come to. */
 import type { OrphanReport } from '../orphans.ts'
 import type { ReconcileReport } from '../reconcile/report.ts'
+import type { RemovalReport } from '../removal.ts'
 import { exitCodes } from './errors.ts'
 import { type Style, talk } from './output.ts'
 import { type Cell, printTable, type Row } from './table.ts'
@@ -38,6 +39,13 @@ export const orphanLineOf = ({ kind, name, tag, action, reason }: OrphanReport) 
   orphan: { kind, name, tag },
   action,
   reason,
+})
+
+/** The same with what a removal knows besides. */
+export const removalLineOf = (report: RemovalReport) => ({
+  ...lineOf(report),
+  removed: report.removed,
+  abandoned: report.abandoned,
 })
 
 type Summary = ReturnType<typeof summaryOf>
@@ -86,7 +94,21 @@ export function printOrphan({ kind, name, action, reason }: OrphanReport): void 
   printTable([[what, { text: action, style: style[action] }, reason]], { last: 'wrap' })
 }
 
-export function printReport(report: ReconcileReport): void {
+export function removalInWords(reports: readonly RemovalReport[]): string {
+  if (reports.length === 0) return 'Nothing to remove.'
+  const { vms_kept, vms_failed } = summaryOf(reports, false)
+  const removed = reports.filter((report) => report.removed).length
+  return `${removed} removed, ${vms_kept} kept, ${vms_failed} failed.`
+}
+
+export function printRemoval(report: RemovalReport): void {
+  printReport(report, report.removed ? { text: 'removed', style: 'green' } : null)
+  const rows = report.abandoned.map((key): Row => [key, { text: 'abandoned', style: 'red' }])
+  printTable(rows, { indent: 2, last: 'wrap' })
+}
+
+/** `word` stands for what the result alone would say. */
+export function printReport(report: ReconcileReport, word: Cell | null = null): void {
   const { vm, result, dryRun, released, failed } = report
   const said: Record<ReconcileReport['result'], Cell> = {
     cleaned: { text: dryRun ? 'would be cleaned' : 'cleaned', style: 'green' },
@@ -95,9 +117,12 @@ export function printReport(report: ReconcileReport): void {
     adoptable: 'kept (adoptable)',
     nothing: { text: 'clean already', style: 'dim' },
   }
-  printTable([[vm, said[result], ...(report.keptReason === null ? [] : [report.keptReason])]], {
-    last: 'wrap',
-  })
+  printTable(
+    [[vm, word ?? said[result], ...(report.keptReason === null ? [] : [report.keptReason])]],
+    {
+      last: 'wrap',
+    },
+  )
   const rows: Row[] = [
     ...released.map((step) => [step.key, gone(step)]),
     ...failed.map(({ key, outcome, error }) => [
@@ -124,4 +149,12 @@ export function exitCodeOf(
   if (reports.some(({ result }) => result === 'failed')) return exitCodes.partial
   const isUnknown = reports.some((report) => report.isUnknown) || problems.includes('unknown')
   return isUnknown ? exitCodes.unknown : exitCodes.ok
+}
+
+/** A VM that was asked to be removed and lives is a failure of its own; one that cannot be told is not. */
+export function codeOfRemovals(reports: readonly RemovalReport[]): number {
+  const isRefused = reports.some(
+    ({ result, isUnknown }) => (result === 'kept' || result === 'adoptable') && !isUnknown,
+  )
+  return isRefused ? exitCodes.partial : exitCodeOf(reports)
 }

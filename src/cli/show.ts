@@ -1,7 +1,7 @@
 /** `vmledger show VM`: one VM as it is now, who lives, and what may happen next. */
 import type { Command } from 'commander'
 import { vmId } from '../contract/ids.ts'
-import type { HeldResource, VmState } from '../contract/state.ts'
+import { abandonedResources, type HeldResource, type VmState } from '../contract/state.ts'
 import { type Outlook, outlook, type Seen } from '../reconcile/outlook.ts'
 import { allowedTypes } from '../machines/fold.ts'
 import { paintedPhase } from './list.ts'
@@ -10,6 +10,7 @@ import type { SharedOptions } from './options.ts'
 import { paint, print, printJson } from './output.ts'
 import { type Cell, printTable, type Row } from './table.ts'
 import { age } from './times.ts'
+import { whatNext } from './words.ts'
 
 type Shown = {
   readonly id: string
@@ -63,6 +64,8 @@ function lineOf({ id, version, state, seen }: Shown) {
     retry_at: context.retryAt,
     allowed: allowedTypes(phase),
     kept_reason: keptReason(seen),
+    next: whatNext(id, state, seen),
+    abandoned: abandonedOf(state),
   }
 }
 
@@ -73,6 +76,13 @@ function keptReason({ eligibility }: Outlook): string | null {
     ? eligibility.reason
     : null
 }
+
+/** The reason is the step's error: it is what the person said. */
+const abandonedOf = ({ context }: VmState): { key: string; reason: string | null }[] =>
+  abandonedResources(context).map(({ key, step }) => ({
+    key,
+    reason: context.steps[step]?.error ?? null,
+  }))
 
 function printShown({ id, version, state, seen }: Shown): void {
   const { phase, context } = state
@@ -87,11 +97,15 @@ function printShown({ id, version, state, seen }: Shown): void {
     'TRIES',
     'CAME TO',
   ])
+  const abandoned = abandonedOf(state).map(({ key, reason }): Row => [key, reason ?? '-'])
+  printSection('Abandoned: not touched, still to be looked for', abandoned, ['KEY', 'WHY'])
   print()
+  const next = whatNext(id, state, seen)
   printTable(
     [
       ['May happen next', allowedTypes(phase).join(', ') || 'nothing'],
-      ['Cleanup', fate(id, seen)],
+      ['Cleanup', fate(seen)],
+      ...(next === null ? [] : [['What to do', next]]),
     ],
     { last: 'wrap' },
   )
@@ -140,14 +154,13 @@ function stepRow([step, { status, outcome, attempts, error }]: [
 }
 
 /** What a `gc` without names would do, as far as can be told without the VM's lock. */
-function fate(id: string, { eligibility }: Outlook): string {
+function fate({ eligibility }: Outlook): string {
   switch (eligibility.result) {
     case 'nothing':
       return 'nothing is left to clean'
     case 'eligible':
-      return `\`vmledger gc ${id}\` would clean it now`
+      return 'the next pass would clean it'
     case 'adoptable':
-      return `kept: ${eligibility.reason}; a supervisor may adopt it, \`vmledger gc ${id} --force-running\` ends it`
     case 'kept':
       return `kept: ${eligibility.reason}`
   }

@@ -1,5 +1,8 @@
 /** Events in words that a person understands: what changed, not what the payload is called. */
 import type { EventType, RecordedEvent } from '../contract/events.ts'
+import type { VmState } from '../contract/state.ts'
+import { heldResources } from '../contract/state.ts'
+import type { Outlook } from '../reconcile/outlook.ts'
 import { visible } from './output.ts'
 
 type Words = { [T in EventType]?: (event: RecordedEvent<T>) => string }
@@ -37,6 +40,8 @@ const words: Words = {
   'cleanup.finished': () => 'nothing is held any more',
   'cleanup.failed': ({ data }) =>
     `${data.error.message}${data.retryAt === null ? '' : `; next try ${data.retryAt}`}`,
+  'orphan.released': ({ data }) =>
+    `${data.kind}:${data.name} ${gone({ key: data.kind, outcome: data.outcome })}: ${data.reason}`,
   'vm.removed': ({ data }) => `by ${data.by}${data.reason === '' ? '' : `: ${data.reason}`}`,
 }
 
@@ -57,6 +62,45 @@ export function gone({ key, outcome }: { readonly key: string; readonly outcome:
     would_release: isProcess ? 'would be ended' : 'would be given back',
   }
   return said[outcome] ?? `is ${outcome}`
+}
+
+/** What a person can do about a VM as it is; null where there is nothing. */
+export function whatNext(id: string, state: VmState, { eligibility }: Outlook): string | null {
+  const gc = `\`vmledger gc ${id}\``
+  const force = `\`vmledger gc ${id} --force-running\` ends it and gives back what it holds`
+  if (eligibility.result === 'nothing')
+    return state.context.removed ? null : `\`vmledger rm ${id}\` takes it out of the lists`
+  if (eligibility.result === 'eligible') return afterGc(id, state, gc)
+  if (eligibility.result === 'adoptable') return `a supervisor may adopt it; ${force}`
+  switch (eligibility.because) {
+    case 'running':
+      return `its supervisor may close it; ${force}`
+    case 'owned':
+      return ownedNext(state, gc)
+    case 'claimed':
+      return `let that cleanup end; \`vmledger history ${id} --follow\` shows it`
+    case 'retry_later':
+      return `${gc} tries at once`
+    case 'unknown':
+      return `look from where it ran (its pid namespace, with the right to read /proc); ${gc} also asks its lock; if you know that it is dead, ${abandoning(id, state)}`
+  }
+}
+
+function afterGc(id: string, state: VmState, gc: string): string {
+  if (state.phase !== 'cleanup_failed') return `${gc} gives back what it holds`
+  return `mend what the last error says, then ${gc}; or ${abandoning(id, state)}`
+}
+
+const ownedNext = ({ phase, context }: VmState, gc: string): string =>
+  phase === 'stopped' || phase.endsWith('_failed') || context.lease === 'manual'
+    ? `its supervisor may close it; ${gc} cleans it once it has ended, or its owner has`
+    : `its supervisor may go on with it or close it; ${gc} once that is dead`
+
+function abandoning(id: string, { context }: VmState): string {
+  const [key = 'KEY'] = heldResources(context)
+    .toReversed()
+    .map((held) => held.key)
+  return `\`vmledger rm ${id} --abandon ${key} --reason TEXT\` gives up what cannot be given back`
 }
 
 /** The one fact by which a person finds the thing again. */

@@ -71,3 +71,7 @@ export const isStarting = (context: VmContext): boolean =>
 /** The resources still to be given back, in intent order. */
 export const heldResources = (context: VmContext): HeldResource[] =>
   Object.values(context.resources).filter(isHeld)
+
+/** What a person gave up, in intent order. */
+export const abandonedResources = (context: VmContext): HeldResource[] =>
+  Object.values(context.resources).filter(({ state }) => state === 'abandoned')

@@ -66,7 +66,7 @@ export function eligibility(
     return { result: 'eligible' }
   return endedPhases.has(phase)
     ? endedAnswer(evidence, options)
-    : unstartedAnswer(evidence, context.lease)
+    : unstartedAnswer(evidence, context.lease, options)
 }
 
 function claimAnswer({ claimant, claimantPid }: Evidence): Eligibility | null {
@@ -88,9 +88,14 @@ function endedAnswer({ owner, ownerPid }: Evidence, { named }: EligibilityOption
   return ownedAnswer(owner, ownerPid)
 }
 
-function unstartedAnswer({ owner, ownerPid }: Evidence, lease: 'process' | 'manual'): Eligibility {
+function unstartedAnswer(
+  { owner, ownerPid }: Evidence,
+  lease: 'process' | 'manual',
+  { named }: EligibilityOptions,
+): Eligibility {
   if (owner !== 'dead') return ownedAnswer(owner, ownerPid)
-  if (lease === 'manual') return kept('owned', 'its lease is manual')
+  // Nobody but a person, or who adopts it, could ever end it otherwise.
+  if (lease === 'manual' && !named) return kept('owned', 'its lease is manual')
   return { result: 'eligible' }
 }
 

@@ -182,7 +182,8 @@ function settle(
 ): VmContext {
   const resource = context.resources[key]
   if (resource === undefined) return context
-  const process = resource.kind === 'process' && state === 'released' ? null : context.process
+  const isNoLongerHeld = state === 'released' || state === 'abandoned'
+  const process = resource.kind === 'process' && isNoLongerHeld ? null : context.process
   return {
     ...context,
     process,

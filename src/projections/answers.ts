@@ -19,6 +19,8 @@ export type VmSummary = {
   readonly lastError: string | null
   readonly attempts: number
   readonly retryAt: string | null
+  /** What a person gave up: not touched, and listed for ever. */
+  readonly abandoned: readonly string[]
   /** Left the lists for good; its history stays. */
   readonly removed: boolean
 }

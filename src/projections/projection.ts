@@ -20,6 +20,10 @@ export type Projection = {
   readonly newestOnly: boolean
   /** What `event` of VM `vmId`, after which the VM is in `after`, changes; null for nothing. */
   change(event: RecordedEvent, vmId: string, after: VmState): Change | null
+  /** The rows that an event of the host's stream takes away: those with `value` in `column`. */
+  readonly removedByHost?: (
+    event: RecordedEvent,
+  ) => { readonly column: string; readonly value: string } | null
 }
 
 /** The text of a value that does not change while its object does not: the fold shares what it does not touch. */

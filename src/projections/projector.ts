@@ -1,7 +1,7 @@
 /** Writes what the projections say, inside the transaction that appends. */
 import type Database from 'better-sqlite3'
 import type { RecordedEvent } from '../contract/events.ts'
-import { vmOfStream } from '../contract/ids.ts'
+import { hostStream, vmOfStream } from '../contract/ids.ts'
 import type { VmState } from '../contract/state.ts'
 import type { Projection } from './projection.ts'
 import { subnetAllocations } from './subnet-allocations.ts'
@@ -11,7 +11,7 @@ import { vms } from './vms.ts'
 export const projections: readonly Projection[] = [vms, vmLifecycle, subnetAllocations]
 
 /**
- * `after` is null for streams that are not a VM's: no projection looks at those. `isNewest` is false when the
+ * `after` is null for streams that are not a VM's: of those only the host's may take rows away. `isNewest` is false when the
  * same transaction applies a later event of the stream, and can only be taken back with it.
  */
 export type Apply = (event: RecordedEvent, after: VmState | null, isNewest: boolean) => void
@@ -26,12 +26,29 @@ export function createProjector(
   let writers: readonly Writer[] | null = null
   return (event, after, isNewest) => {
     const vmId = vmOfStream(event.streamId)
-    if (vmId === null || after === null) return
+    if (vmId === null) {
+      if (event.streamId === hostStream) applyHost(db, event, nameOf)
+      return
+    }
+    if (after === null) return
     writers ??= projections.map((projection) =>
       createWriter(db, projection, nameOf(projection.table)),
     )
     for (const { write, newestOnly } of writers)
       if (isNewest || !newestOnly) write(event, vmId, after)
+  }
+}
+
+/** Rare: nothing is prepared ahead. */
+function applyHost(
+  db: Database.Database,
+  event: RecordedEvent,
+  nameOf: (table: string) => string,
+): void {
+  for (const { table, removedByHost } of projections) {
+    const gone = removedByHost?.(event) ?? null
+    if (gone !== null)
+      db.prepare(`DELETE FROM "${nameOf(table)}" WHERE "${gone.column}" = ?`).run(gone.value)
   }
 }
 

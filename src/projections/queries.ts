@@ -1,12 +1,12 @@
 /** Questions to the projections, and their answers as the API gives them. */
 import type Database from 'better-sqlite3'
-import { and, asc, desc, eq, gt, inArray } from 'drizzle-orm'
+import { and, asc, desc, eq, gt, inArray, like, sql } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/better-sqlite3'
 import type { Phase } from '../contract/phases.ts'
 import { events } from '../events/schema.ts'
 import { explained } from '../events/sqlite-errors.ts'
 import type { VmSummary } from './answers.ts'
-import { subnetAllocationsTable, vmsTable } from './schema.ts'
+import { subnetAllocationsTable, vmLifecycleTable, vmsTable } from './schema.ts'
 
 /** From the promise until what was promised is written. */
 const promisedPhases: readonly Phase[] = ['creating', 'created', 'starting']
@@ -52,6 +52,36 @@ export function createQueries(db: Database.Database) {
           .all()
           .map((row) => ({ ...row, diskBytes: row.diskBytes ?? 0 })),
       ),
+    /** VMs of the lists of which something was abandoned, by their newest rows. */
+    abandoning: (): string[] =>
+      explained(db, () =>
+        orm
+          .select({ id: vmsTable.id })
+          .from(vmsTable)
+          .innerJoin(
+            events,
+            and(
+              eq(events.streamId, sql`'vm/' || ${vmsTable.id}`),
+              eq(events.version, vmsTable.version),
+            ),
+          )
+          .innerJoin(vmLifecycleTable, eq(vmLifecycleTable.position, events.position))
+          .where(
+            and(
+              inArray(vmsTable.phase, ['cleaning', 'cleanup_failed', 'cleaned']),
+              like(vmLifecycleTable.cleanupJson, '%"outcome":"abandoned"%'),
+            ),
+          )
+          .all()
+          .map((row) => row.id),
+      ),
+    allocations: (): { vmId: string; subnet: string }[] =>
+      explained(db, () =>
+        orm
+          .select({ vmId: subnetAllocationsTable.vmId, subnet: subnetAllocationsTable.subnet })
+          .from(subnetAllocationsTable)
+          .all(),
+      ),
     takenOctets: (): number[] =>
       explained(db, () =>
         orm
@@ -65,5 +95,11 @@ export function createQueries(db: Database.Database) {
 
 function toSummary(row: typeof vmsTable.$inferSelect): VmSummary {
   const { configJson: _, diskBytes: _promised, heldJson, phase, ...rest } = row
-  return { ...rest, phase: phase as Phase, held: JSON.parse(heldJson) as string[], removed: false }
+  return {
+    ...rest,
+    phase: phase as Phase,
+    held: JSON.parse(heldJson) as string[],
+    abandoned: [],
+    removed: false,
+  }
 }

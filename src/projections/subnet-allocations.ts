@@ -27,6 +27,11 @@ export const subnetAllocations: Projection = {
     }
     return isSubnetReleased(event, after) ? { op: 'remove', key: vmId } : null
   },
+  // An abandoned subnet whose users were seen to be gone: its VM's own stream has long ended.
+  removedByHost: (event) =>
+    event.type === 'orphan.released' && event.data.kind === 'subnet'
+      ? { column: 'subnet', value: event.data.name }
+      : null,
 }
 
 /** An abandoned subnet stays taken: what was abandoned with it still stands on the host. */

@@ -2,7 +2,7 @@
 import type Database from 'better-sqlite3'
 import { CorruptEventError } from '../contract/errors.ts'
 import type { RecordedEvent, VmEvent } from '../contract/events.ts'
-import { vmOfStream } from '../contract/ids.ts'
+import { hostStream, vmOfStream } from '../contract/ids.ts'
 import type { VmState } from '../contract/state.ts'
 import { chainHash, genesis } from '../events/chain.ts'
 import { decode } from '../events/codec.ts'
@@ -122,6 +122,7 @@ function judge(
   report: Report,
 ): void {
   const vmId = vmOfStream(event.streamId)
+  if (event.streamId === hostStream) rows.expectHost(event)
   if (vmId === null) return
   const before = states.get(vmId) ?? options.absent
   if (!options.accepts(before, event as unknown as VmEvent))
@@ -234,6 +235,14 @@ class RowsCheck {
         this.#compare(table, change.row, event.position)
       else if (change.op === 'put') table.rows.set(vmId, change.row)
       else table.rows.delete(vmId)
+    }
+  }
+
+  expectHost(event: RecordedEvent): void {
+    for (const { projection, rows } of this.#tables) {
+      const gone = projection.removedByHost?.(event) ?? null
+      if (gone === null) continue
+      for (const [key, row] of rows) if (row[gone.column] === gone.value) rows.delete(key)
     }
   }
 

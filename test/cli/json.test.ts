@@ -23,6 +23,7 @@ const schemas = {
     updated_at: time,
     held: z.array(z.string()),
     last_error: z.string().nullable(),
+    abandoned: z.array(z.string()),
     removed: z.boolean(),
   }),
   show: z.looseObject({
@@ -53,6 +54,8 @@ const schemas = {
     ),
     allowed: z.array(z.string()),
     kept_reason: z.string().nullable(),
+    next: z.string().nullable(),
+    abandoned: z.array(z.strictObject({ key: z.string(), reason: z.string().nullable() })),
   }),
   disk: z.strictObject({
     v,
@@ -300,4 +303,21 @@ test('gc: a line a VM, then the summary; a dry run does nothing', async () => {
     { vm: 'half', result: 'nothing' },
     { summary: true, vms_cleaned: 0 },
   ])
+})
+
+test('rm and prune: the line of gc with what was removed and abandoned, then the summary', async () => {
+  const machine = await populated()
+  const line = schemas.gc.extend({ abandoned: z.array(z.string()) }).or(schemas.summary)
+  expect(await parsed(line, machine, 'rm', 'ends')).toMatchObject([
+    { vm: 'ends', result: 'nothing', removed: true, abandoned: [] },
+    { summary: true, dry_run: false, vms_cleaned: 0, vms_kept: 0, vms_failed: 0 },
+  ])
+  const pruned = await parsed(line, machine, 'prune')
+  expect(pruned).toContainEqual(
+    expect.objectContaining({ vm: 'half', result: 'cleaned', removed: true }),
+  )
+  expect(pruned).toContainEqual(
+    expect.objectContaining({ vm: 'runs', result: 'adoptable', removed: false }),
+  )
+  expect(pruned.at(-1)).toMatchObject({ summary: true, vms_cleaned: 1, vms_kept: 1 })
 })

@@ -11,7 +11,7 @@ import { noVm } from '../../src/machines/evolve.ts'
 // had one, with an owner proven dead and no manual lease (B); or that is ended, with an owner proven dead
 // (C); or that is ended and named, whoever owns it (D). An owner proven dead and a VMM that lives: adoptable.
 //
-// Two rows say more than those sentences. "owned" of an ended VM stands above (A): its owner lives and
+// Three rows say more than those sentences. A manual lease ends when a person names the VM. "owned" of an ended VM stands above (A): its owner lives and
 // may still act, so its dead VMM alone does not open it to others. And a cleanup whose claimant died is
 // taken up again whoever owns the VM, because what it began cannot be undone.
 const rules = `
@@ -31,7 +31,8 @@ cleaned       -         -    -        -    -      -        -        -       noth
 cleaning      -         -    -        no   -      -        -        -       eligible
 begun         -         -    dead     no   -      -        -        -       eligible
 begun         -         -    none     no   -      dead     process  -       eligible
-begun         -         -    none     no   -      dead     manual   -       owned        its lease is manual
+begun         -         -    none     no   -      dead     manual   no      owned        its lease is manual
+begun         -         -    none     no   -      dead     manual   yes     eligible
 begun         -         -    none     no   -      alive    -        -       owned        its owner 10 lives
 begun         -         -    none     no   -      unknown  -        -       unknown      whether its owner 10 lives cannot be told
 ended         -         -    -        no   -      dead     -        -       eligible
