@@ -99,6 +99,7 @@ describe('the octet of an abandoned TAP', () => {
     expect(octets(home)).toEqual([])
     expect(ledger.hostJournal.newest('orphan.released')?.data).toEqual({
       kind: 'subnet',
+      tag: null,
       name: subnet,
       outcome: 'absent',
       reason: 'abandoned with tap:tap-a of a, which is gone',
