@@ -16,7 +16,7 @@ import { eligibility } from './machines/eligibility.ts'
 import type { HostJournal } from './host-journal.ts'
 import type { ReconcileDependencies } from './reconcile/dependencies.ts'
 import { type Facts, gather } from './reconcile/evidence.ts'
-import type { Draft, Recorder } from './recorder.ts'
+import type { Draft } from './recorder.ts'
 
 /** Who gave it up, and why nobody could give it back. */
 export type AbandonOptions = { readonly reason: string; readonly by: string }
@@ -28,7 +28,10 @@ export type Abandonment = {
 }
 
 /** @internal */
-type Dependencies = Pick<ReconcileDependencies, 'recorder' | 'host' | 'placeOf' | 'newId' | 'clean'>
+type Dependencies = Pick<
+  ReconcileDependencies,
+  'recorder' | 'record' | 'host' | 'placeOf' | 'newId' | 'clean' | 'databaseKey'
+>
 
 const shortTextMax = 256
 const textMax = 8_000
@@ -54,11 +57,11 @@ export async function abandon(
   try {
     const { state } = deps.recorder.current(vmId)
     const keys = abandonable(vmId, state, key)
-    const facts = gather(state, fence, deps.host)
+    const facts = gather(state, fence, deps.host, deps.databaseKey)
     refuseLiving(vmId, state, facts)
     const reason = deps.clean(vmId, said.reason).slice(0, textMax)
     const by = deps.clean(vmId, said.by).slice(0, shortTextMax)
-    await record(vmId, draftsOf(state, keys, facts, { reason, by }, deps), deps.recorder)
+    await record(vmId, draftsOf(state, keys, facts, { reason, by }, deps), deps)
     forgetWhenCleaned(vmId, place, fence, deps)
     return { vm: vmId, abandoned: keys }
   } finally {
@@ -136,9 +139,13 @@ function endOf(context: VmState['context'], keys: readonly string[], generation:
   return { type: 'cleanup.failed', data: { error, generation, retryAt: null } }
 }
 
-async function record(vmId: VmId, drafts: readonly Draft[], recorder: Recorder): Promise<void> {
+async function record(
+  vmId: VmId,
+  drafts: readonly Draft[],
+  deps: Dependencies,
+): Promise<void> {
   try {
-    await recorder.record(vmId, drafts)
+    await deps.record(vmId, drafts)
   } catch (error) {
     if (!(error instanceof LedgerError && error.code === 'ILLEGAL_TRANSITION')) throw error
     throw new LedgerError(
@@ -187,7 +194,11 @@ export async function freeAbandonedSubnets(deps: FreeDependencies): Promise<stri
 }
 
 /** null where the subnet is not abandoned, or is used by what is not, or cannot be read. */
-function abandonedUsers(vmId: VmId, subnet: string, recorder: Recorder): HeldResource[] | null {
+function abandonedUsers(
+  vmId: VmId,
+  subnet: string,
+  recorder: Dependencies['recorder'],
+): HeldResource[] | null {
   const key = resourceKey('subnet', subnet)
   try {
     const { context } = recorder.current(vmId).state

@@ -30,9 +30,17 @@ import { type HostJournal, hostJournal } from './host-journal.ts'
 import { idFactory, random } from './new-id.ts'
 import { findOrphans, type OrphanOptions, type OrphanReport } from './orphans.ts'
 import type { ReconcileDependencies } from './reconcile/dependencies.ts'
-import type { ReconcileOptions, ReconcilePassOptions } from './reconcile/options.ts'
-import { reconcilePass, tidy } from './reconcile/pass.ts'
+import { batchedRelease } from './reconcile/batch.ts'
+import {
+  checkPassOptions,
+  type ReconcileOptions,
+  type ReconcilePassOptions,
+  type ReconcilerOptions,
+} from './reconcile/options.ts'
+import { type PassDependencies, reconcilePass } from './reconcile/pass.ts'
+import { type Reconciler, startReconciler } from './reconcile/reconciler.ts'
 import type { ReconcileReport } from './reconcile/report.ts'
+import { tidy } from './reconcile/tidy.ts'
 import { reconcileVm } from './reconcile/vm.ts'
 import { closedError, Recorder } from './recorder.ts'
 import { type AdoptableVm, adoptableVms, recover, type Recovery } from './recover.ts'
@@ -46,6 +54,7 @@ import {
 } from './removal.ts'
 import { removedVms } from './removed.ts'
 import { type ReplayStep, replayStream, type ReplayUntil } from './replay.ts'
+import { type Reserve, reserveBytesDefault, reserveOf } from './reserve.ts'
 import { checkPool, defaultSubnetPool, type SubnetPool } from './subnets.ts'
 import { Subscribers } from './subscribers.ts'
 import { Vm } from './vm.ts'
@@ -68,6 +77,11 @@ export type LedgerOptions = {
   readonly readonly?: boolean
   /** Takes over a home that was written on another machine, or that is a copy of another home. */
   readonly adoptHost?: boolean
+  /**
+   * Size of the file that the first pass puts aside in the home and gives up when the disk is full, so that what
+   * fills it can still be given back; 8 MiB by default, 0 for none.
+   */
+  readonly reserveBytes?: number
   /** Other migrations than the shipped ones: for tests of migrating. */
   readonly migrations?: readonly Migration[]
 }
@@ -130,6 +144,9 @@ export class Ledger {
   readonly #isReadonly: boolean
   readonly #subscribers = new Subscribers()
   readonly #secrets = new Map<VmId, Set<string>>()
+  readonly #reserve: Reserve
+  readonly #release = batchedRelease()
+  readonly #reconcilers = new Set<Reconciler>()
 
   constructor(options: LedgerOptions) {
     this.home = resolve(options.home ?? defaultHome())
@@ -140,6 +157,7 @@ export class Ledger {
     this.#configSchema = options.configSchema ?? null
     this.#isReadonly = options.readonly ?? false
     checkPool(this.#subnetPool)
+    this.#reserve = reserveOf(this.home, options.reserveBytes ?? reserveBytesDefault)
     const self = this.host.self()
     this.#opened = openStore({
       file: join(this.home, 'state.db'),
@@ -245,13 +263,29 @@ export class Ledger {
     return this.#subscribers.add(listener)
   }
 
-  /** One pass: what is proven dead is given back, what lives or cannot be told is kept and said. */
+  /**
+   * One pass: what is proven dead is given back, what lives or cannot be told is kept and said. A VM that
+   * cannot be reconciled leaves the others; what is wrong with the ledger itself ends the pass.
+   * @throws what went wrong, when all that could be done is done
+   */
   async reconcile(options: ReconcilePassOptions = {}): Promise<ReconcileReport[]> {
-    const ids = options.vmIds?.map((id) => this.#known(id)) ?? this.#uncleaned()
-    return reconcilePass(ids, options, {
-      reconcileOne: (id, each) => this.#clean(id, each),
-      tidy: () => this.#afterPass(),
-    })
+    checkPassOptions(options)
+    const named = options.vmIds?.map((id) => this.#known(id))
+    return reconcilePass(options, this.#passing(named))
+  }
+
+  /**
+   * A pass now and one every `intervalMs` after the last, for as long as the ledger is open; its timer alone
+   * keeps no process alive. A pass that fails is told to `onError`, and the next one comes all the same.
+   * Await `stop()` before `close()`, which does not wait for what is in hand.
+   */
+  startReconciler(options: ReconcilerOptions = {}): Reconciler {
+    checkPassOptions(options)
+    if (this.#isReadonly)
+      throw new LedgerError('INVALID_OPTION', 'a ledger opened readonly has no reconciler')
+    const reconciler = startReconciler(options, this.#passing(undefined))
+    this.#reconcilers.add(reconciler)
+    return reconciler
   }
 
   /** What carries this ledger's tag on the host and no VM here owns. Who only reads records nothing. */
@@ -335,9 +369,13 @@ export class Ledger {
     return this.#admission.report([this.home, join(this.home, 'vms'), ...paths])
   }
 
-  /** Writes what is queued and closes the database. */
+  /**
+   * Writes what is queued and closes the database. A reconciler begins nothing further; the cleanups that it
+   * has in hand end with CLOSED, and the next pass resumes them: await its `stop()` first.
+   */
   close(): void {
     if (!this.#opened.isOpen()) return
+    for (const reconciler of this.#reconcilers) void reconciler.stop()
     forgetAtExit(this.#recorder)
     try {
       this.#recorder.close()
@@ -371,6 +409,14 @@ export class Ledger {
 
   #placeOf(id: VmId): Place {
     return placeOf(this.home, this.id, id)
+  }
+
+  #passing(named: readonly VmId[] | undefined): PassDependencies {
+    return {
+      scan: () => [...new Set(named ?? this.#uncleaned())],
+      reconcileOne: (id, each) => this.#clean(id, each),
+      tidy: () => this.#afterPass(),
+    }
   }
 
   #known(text: string): VmId {
@@ -407,6 +453,7 @@ export class Ledger {
       subnetPool: this.#subnetPool,
       takenOctets: () => this.#store.queries.takenOctets(),
       secrets: this.#secretsOf(id),
+      reserve: this.#reserve,
       clean: (vmId) => this.#clean(vmId, own),
     })
   }
@@ -431,6 +478,7 @@ export class Ledger {
       host: this.host,
       isCleaned: (id) => this.#isCleaned(id),
       placeOf: (id) => this.#placeOf(id),
+      reserve: this.#reserve,
     })
     await freeAbandonedSubnets({
       ...this.#reconciling(),
@@ -447,8 +495,9 @@ export class Ledger {
   }
 
   #removing(): RemovalDependencies {
+    const { recorder, record } = this.#reconciling()
     return {
-      recorder: this.#recorder,
+      recorder: { current: (id) => recorder.current(id), record },
       clean: (id, options) => this.#clean(id, options),
       redact: (id, text) => redactText(text, this.#secrets.get(id)),
     }
@@ -462,6 +511,8 @@ export class Ledger {
     const { dev, ino } = statSync(join(this.home, 'state.db'))
     return {
       recorder: this.#recorder,
+      record: (id, drafts) => this.#reserve.spend(() => this.#recorder.record(id, drafts)),
+      release: this.#release,
       host: this.host,
       clock: this.#clock,
       placeOf: (id) => this.#placeOf(id),

@@ -25,7 +25,7 @@ export type RemovalReport = ReconcileReport & {
 
 /** @internal */
 export type RemovalDependencies = {
-  readonly recorder: Recorder
+  readonly recorder: Pick<Recorder, 'current' | 'record'>
   readonly clean: (vmId: VmId, options: ReconcileOptions) => Promise<ReconcileReport>
   /** Takes the VM's known secrets out of a text. */
   readonly redact: (vmId: VmId, text: string) => string
@@ -119,7 +119,7 @@ async function recordRemoval(
 }
 
 /** @throws LedgerError VM_NOT_FOUND for what left the lists already */
-function refuseRemoved(vmId: VmId, recorder: Recorder): void {
+function refuseRemoved(vmId: VmId, recorder: RemovalDependencies['recorder']): void {
   if (recorder.current(vmId).state.context.removed) throw removedError(vmId)
 }
 

@@ -29,6 +29,7 @@ import { random } from './new-id.ts'
 import type { Draft, Recorder } from './recorder.ts'
 import { CleanupError, type ReconcileReport } from './reconcile/report.ts'
 import { adopt } from './recover.ts'
+import type { Reserve } from './reserve.ts'
 import { nextSubnet, type SubnetPool } from './subnets.ts'
 
 /** What `uses` may name: a key, or what acquire and allocateSubnet gave. */
@@ -64,6 +65,8 @@ export type VmDependencies = {
   /** Values that were taken out of the VM's config: they are taken out of later texts too. */
   readonly secrets: Set<string>
   readonly clean: (vmId: VmId) => Promise<ReconcileReport>
+  /** What stopping records may cost it: a full disk is emptied by closing VMs. */
+  readonly reserve: Pick<Reserve, 'spend'>
 }
 
 const stoppablePhases: ReadonlySet<string> = new Set([
@@ -230,7 +233,7 @@ export class Vm {
     graceMs = graceMsDefault,
   }: StopOptions = {}): Promise<void> {
     if (this.state().phase !== 'stopping')
-      await this.record({ type: 'vm.stopping', data: { reason, by: 'supervisor' } })
+      await this.#spend({ type: 'vm.stopping', data: { reason, by: 'supervisor' } })
     if (shutdown !== undefined) {
       // A guest that cannot be asked is ended like one that does not listen.
       await Promise.race([
@@ -243,7 +246,7 @@ export class Vm {
     }
     const problem = await this.#endVmm()
     if (problem !== null) {
-      await this.record({ type: 'vm.stop_failed', data: { error: problem } })
+      await this.#spend({ type: 'vm.stop_failed', data: { error: problem } })
       throw new LedgerError(
         'CLEANUP_FAILED',
         `${this.id} could not be stopped: ${problem.message}`,
@@ -251,7 +254,7 @@ export class Vm {
       )
     }
     const { exitCode = null, signalCode = null } = this.#child ?? {}
-    await this.record({ type: 'vm.stopped', data: { exitCode, signal: signalCode } })
+    await this.#spend({ type: 'vm.stopped', data: { exitCode, signal: signalCode } })
   }
 
   /**
@@ -331,11 +334,13 @@ export class Vm {
       const { outcome, error } = await this.#giveBack(held)
       if (!isGood(outcome))
         return error ?? { code: outcome.toUpperCase(), message: `${held.key} is ${outcome}` }
-      await this.#deps.recorder.record(this.id, [
-        { type: 'resource.released', data: { key: held.key, outcome } },
-      ])
+      await this.#spend({ type: 'resource.released', data: { key: held.key, outcome } })
     }
     return null
+  }
+
+  #spend(input: VmEventInput): Promise<RecordedEvent> {
+    return this.#deps.reserve.spend(() => this.record(input))
   }
 
   /** Under a fence: the VMM's lock, once it can be taken, is the proof of its death. */

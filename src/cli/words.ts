@@ -80,6 +80,7 @@ export function whatNext(id: string, state: VmState, { eligibility }: Outlook): 
     case 'claimed':
       return `let that cleanup end; \`vmledger history ${id} --follow\` shows it`
     case 'retry_later':
+    case 'failed_lately':
       return `${gc} tries at once`
     case 'unknown':
       return `look from where it ran (its pid namespace, with the right to read /proc); ${gc} also asks its lock; if you know that it is dead, ${abandoning(id, state)}`

@@ -1,6 +1,6 @@
 /** Who may be cleaned: from the fold and the verdicts alone. Only proof of death, or force on what lives, opens the way. */
-import type { Phase } from '../contract/phases.ts'
-import type { VmState } from '../contract/state.ts'
+import type { Phase, PhaseOrAbsent } from '../contract/phases.ts'
+import type { VmContext, VmState } from '../contract/state.ts'
 import { isDue } from './cleanup.ts'
 
 export type VerdictWord = 'dead' | 'alive' | 'unknown'
@@ -27,6 +27,15 @@ export type EligibilityOptions = {
   readonly own: boolean
   /** null: whoever asks does not wait for retryAt. */
   readonly nowMs: number | null
+  /** How long VMs that failed are kept to be looked into; not at all when left out. */
+  readonly keepFailed?: KeepFailed
+}
+
+export type KeepFailed = {
+  readonly forMs: number
+  readonly nowMs: number
+  /** RFC 3339. */
+  readonly timeOf: (ms: number) => string
 }
 
 export type Eligibility =
@@ -36,7 +45,13 @@ export type Eligibility =
   | {
       readonly result: 'kept'
       readonly reason: string
-      readonly because: 'running' | 'owned' | 'unknown' | 'claimed' | 'retry_later'
+      readonly because:
+        | 'running'
+        | 'owned'
+        | 'unknown'
+        | 'claimed'
+        | 'retry_later'
+        | 'failed_lately'
     }
 
 const endedPhases: ReadonlySet<string> = new Set<Phase>([
@@ -45,6 +60,12 @@ const endedPhases: ReadonlySet<string> = new Set<Phase>([
   'start_failed',
   'stop_failed',
   'cleanup_failed',
+])
+
+const failedPhases: ReadonlySet<string> = new Set<Phase>([
+  'create_failed',
+  'start_failed',
+  'stop_failed',
 ])
 
 /** Whether a cleanup of a VM in `state` may begin, and if not, why it is kept. */
@@ -65,7 +86,7 @@ export function eligibility(
   if (options.own || phase === 'cleaning' || (evidence.vmm === 'dead' && !endedPhases.has(phase)))
     return { result: 'eligible' }
   return endedPhases.has(phase)
-    ? endedAnswer(evidence, options)
+    ? (endedAnswer(evidence, options) ?? failedAnswer(phase, context, options.keepFailed))
     : unstartedAnswer(evidence, context.lease, options)
 }
 
@@ -83,9 +104,28 @@ function aliveAnswer({ owner, vmmPid }: Evidence, { force, own }: EligibilityOpt
   return kept('running', `${vmm} lives`)
 }
 
-function endedAnswer({ owner, ownerPid }: Evidence, { named }: EligibilityOptions): Eligibility {
-  if (owner === 'dead' || named) return { result: 'eligible' }
-  return ownedAnswer(owner, ownerPid)
+/** null where its owner is dead and nobody named it: then it may be kept for a while. */
+function endedAnswer(
+  { owner, ownerPid }: Evidence,
+  { named }: EligibilityOptions,
+): Eligibility | null {
+  if (named) return { result: 'eligible' }
+  return owner === 'dead' ? null : ownedAnswer(owner, ownerPid)
+}
+
+/** A time to keep that ends further ahead than it lasts began under another clock: it is over. */
+function failedAnswer(
+  phase: PhaseOrAbsent,
+  { phaseSince }: VmContext,
+  keepFailed: KeepFailed | undefined,
+): Eligibility {
+  if (keepFailed === undefined || phaseSince === null || !failedPhases.has(phase))
+    return { result: 'eligible' }
+  const { forMs, nowMs, timeOf } = keepFailed
+  const agoMs = nowMs - Date.parse(phaseSince)
+  if (agoMs < 0 || agoMs >= forMs) return { result: 'eligible' }
+  const until = timeOf(nowMs - agoMs + forMs)
+  return kept('failed_lately', `failed ${Math.floor(agoMs / 1_000)} s ago, kept until ${until}`)
 }
 
 function unstartedAnswer(

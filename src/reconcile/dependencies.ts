@@ -3,9 +3,14 @@ import type { VmId } from '../contract/ids.ts'
 import type { Clock } from '../clock.ts'
 import type { Host, Place } from '../host/port.ts'
 import type { Recorder } from '../recorder.ts'
+import type { Release } from './batch.ts'
 
 export type ReconcileDependencies = {
-  readonly recorder: Recorder
+  readonly recorder: Pick<Recorder, 'current'>
+  /** Records, on a full disk out of the reserve. */
+  readonly record: Recorder['record']
+  /** Gives back one resource, together with others of its kind. */
+  readonly release: Release
   readonly host: Host
   readonly clock: Clock
   readonly placeOf: (vmId: VmId) => Place

@@ -1,62 +1,92 @@
-/** One pass over many VMs: so many at a time, each with its own report. */
-import { join } from 'node:path'
+/** One pass over many VMs, by the reconciler's machine: so many at a time, each with its own report. */
+import { type ActorRefFrom, createActor, fromPromise } from 'xstate'
 import { CorruptEventError } from '../contract/errors.ts'
-import type { VmId } from '../contract/ids.ts'
-import { mapBounded } from '../bounded.ts'
-import type { Host, Place } from '../host/port.ts'
-import { forgetCleaned } from './lock-files.ts'
+import { type VmId, vmId } from '../contract/ids.ts'
+import { reconcilerMachine, type ReconcilerInput } from '../machines/reconciler.ts'
 import type { ReconcileOptions, ReconcilePassOptions } from './options.ts'
 import type { ReconcileReport } from './report.ts'
 
-const trashMs = 2_000
+export const concurrencyDefault = 32
 
 export type PassDependencies = {
+  /** The VMs to look at, in the order of the reports. */
+  readonly scan: () => readonly VmId[]
   readonly reconcileOne: (vmId: VmId, options: ReconcileOptions) => Promise<ReconcileReport>
   readonly tidy: () => Promise<void>
 }
 
-/** @throws CorruptEventError when all other VMs are done */
+/** @throws what went wrong, a CorruptEventError first, when all that could be done is done */
 export async function reconcilePass(
-  ids: readonly VmId[],
   options: ReconcilePassOptions,
   deps: PassDependencies,
 ): Promise<ReconcileReport[]> {
-  const each: ReconcileOptions = {
-    reason: options.reason ?? 'gc',
-    dryRun: options.dryRun ?? false,
-    named: options.vmIds !== undefined,
-    force: options.force ?? false,
-    own: false,
-    waitsForRetry: options.waitsForRetry ?? true,
-  }
-  const corrupt: CorruptEventError[] = []
-  const clean = async (id: VmId): Promise<ReconcileReport | null> => {
-    try {
-      const report = await deps.reconcileOne(id, each)
+  const reports = new Map<string, ReconcileReport>()
+  const ids = deps.scan()
+  const input = { concurrency: options.concurrency ?? concurrencyDefault, intervalMs: null }
+  const actor = reconcilerActor(input, eachOf(options), {
+    ...deps,
+    scan: () => ids,
+    onReport: (report) => {
+      reports.set(report.vm, report)
       options.onReport?.(report)
-      return report
-    } catch (error) {
-      // A history that cannot be read is no reason to leave the other VMs as they are.
-      if (!(error instanceof CorruptEventError)) throw error
-      corrupt.push(error)
-      return null
-    }
-  }
-  const reports = await mapBounded(ids, options.concurrency ?? 8, clean, options.signal)
-  if (!each.dryRun) await deps.tidy()
-  if (corrupt[0] !== undefined) throw corrupt[0]
-  return reports.filter((report) => report !== null)
+    },
+  })
+  const errors = await runUntilStopped(actor, options.signal)
+  const worst = errors.find((error) => error instanceof CorruptEventError) ?? errors[0]
+  if (worst !== undefined) throw worst
+  return ids.map((id) => reports.get(id)).filter((report) => report !== undefined)
 }
 
-export type TidyDependencies = {
-  readonly home: string
-  readonly host: Host
-  readonly placeOf: (vmId: VmId) => Place
-  readonly isCleaned: (vmId: VmId) => boolean
+export const eachOf = (options: ReconcilePassOptions): ReconcileOptions => ({
+  reason: options.reason ?? 'gc',
+  dryRun: options.dryRun ?? false,
+  named: options.vmIds !== undefined,
+  force: options.force ?? false,
+  own: false,
+  waitsForRetry: options.waitsForRetry ?? true,
+  keepFailedMs: options.keepFailedMs ?? 0,
+})
+
+export type ReconcilerActor = ActorRefFrom<typeof reconcilerMachine>
+
+/** The machine with its actors, not yet started. Its timer alone keeps no process alive. */
+export function reconcilerActor(
+  input: ReconcilerInput,
+  each: ReconcileOptions,
+  deps: PassDependencies & { readonly onReport: (report: ReconcileReport) => void },
+): ReconcilerActor {
+  const machine = reconcilerMachine.provide({
+    actors: {
+      scan: fromPromise<readonly string[]>(async () => deps.scan()),
+      reconcileVm: fromPromise<void, { readonly vmId: string }>(async ({ input: asked }) =>
+        deps.onReport(await deps.reconcileOne(vmId(asked.vmId), each)),
+      ),
+      tidy: fromPromise(async () => {
+        if (!each.dryRun) await deps.tidy()
+      }),
+    },
+  })
+  return createActor(machine, { input, clock: unreferencedClock })
 }
 
-/** What cleanups that were killed left of themselves. */
-export async function tidy(deps: TidyDependencies): Promise<void> {
-  await deps.host.emptyTrash(join(deps.home, 'trash'), trashMs)
-  await forgetCleaned(deps)
+const unreferencedClock = {
+  setTimeout: (call: () => void, ms: number) => setTimeout(call, ms).unref(),
+  clearTimeout: (timer: NodeJS.Timeout) => clearTimeout(timer),
+}
+
+/** Starts it; the errors of its last pass. */
+export function runUntilStopped(
+  actor: ReconcilerActor,
+  signal: AbortSignal | undefined,
+): Promise<readonly unknown[]> {
+  const stop = (): void => actor.send({ type: 'stop' })
+  return new Promise<readonly unknown[]>((resolve, reject) => {
+    actor.subscribe({
+      error: reject,
+      complete: () => resolve(actor.getSnapshot().output?.errors ?? []),
+    })
+    signal?.addEventListener('abort', stop, { once: true })
+    actor.start()
+    if (signal?.aborted === true) stop()
+  }).finally(() => signal?.removeEventListener('abort', stop))
 }

@@ -1,7 +1,7 @@
 /** Gives back what one VM holds, in order, under a claim and a fence; every outcome is recorded. */
 import { assert } from '../contract/errors.ts'
 import type { VmId } from '../contract/ids.ts'
-import { type BadOutcome, type GoodOutcome, isGood } from '../contract/resources.ts'
+import { type BadOutcome, type GoodOutcome, isGood, resourceKey } from '../contract/resources.ts'
 import type { HeldResource } from '../contract/state.ts'
 import { timestamp } from '../clock.ts'
 import type { Fence, Released } from '../host/port.ts'
@@ -10,6 +10,8 @@ import { blockersOf, releaseOrder, retryDelayMs } from '../machines/cleanup.ts'
 import type { ReconcileDependencies } from './dependencies.ts'
 import type { ReconcileOptions } from './options.ts'
 import { emptyReport, type FailedStep, type ReconcileReport } from './report.ts'
+
+const stateDirKey = resourceKey('directory', '.')
 
 type Step = { readonly held: HeldResource; readonly answer: Released }
 
@@ -22,6 +24,7 @@ export async function releaseAll(
 ): Promise<ReconcileReport> {
   const released: { key: string; outcome: GoodOutcome }[] = []
   const failed: FailedStep[] = []
+  const warnings: string[] = []
   for (const { key } of releaseOrder(contextOf(vmId, deps))) {
     const context = contextOf(vmId, deps)
     const held = context.resources[key]
@@ -37,6 +40,7 @@ export async function releaseAll(
       })
       continue
     }
+    if (key === stateDirKey) warnings.push(...(await keepLogs(vmId, deps)))
     const answer = await releaseOne(held, vmId, deps, fence)
     const failure = await recordStep({ held, answer }, vmId, generation, deps)
     if (failure === null) released.push({ key, outcome: answer.outcome as GoodOutcome })
@@ -44,13 +48,19 @@ export async function releaseAll(
   }
   await finish(vmId, generation, failed, deps)
   const result = failed.length === 0 ? 'cleaned' : 'failed'
-  return { ...emptyReport(vmId, options, result), released, failed }
+  return { ...emptyReport(vmId, options, result), released, failed, warnings }
+}
+
+/** Console logs outlive the state directory; that some could not be kept is said, and stops nothing. */
+async function keepLogs(vmId: VmId, deps: ReconcileDependencies): Promise<string[]> {
+  const { failures } = await deps.host.keepLogs(deps.placeOf(vmId))
+  return failures.map(({ message }) => `a log is not kept: ${deps.clean(vmId, message)}`)
 }
 
 async function releaseOne(
   held: HeldResource,
   vmId: VmId,
-  { host, placeOf }: ReconcileDependencies,
+  { host, placeOf, release }: ReconcileDependencies,
   fence: Fence,
 ): Promise<Released> {
   const driver = host.driver(held.kind)
@@ -77,7 +87,8 @@ async function releaseOne(
   )
     return { outcome: 'lost_by_reboot', error: null }
   try {
-    return await driver.release({ place: placeOf(vmId), hold: null, fence }, held)
+    const context = { place: placeOf(vmId), hold: null, fence }
+    return await release(driver, { context, held })
   } catch (error) {
     if (isCrash(error)) throw error
     // Drivers answer and never throw; one that does is no reason to leave the rest as it is.
@@ -100,13 +111,13 @@ async function recordStep(
   { held, answer }: Step,
   vmId: VmId,
   generation: number,
-  { recorder, clock, random, clean }: ReconcileDependencies,
+  { recorder, record, clock, random, clean }: ReconcileDependencies,
 ): Promise<FailedStep | null> {
   const { key, step } = held
   const attempt = (recorder.current(vmId).state.context.steps[step]?.attempts ?? 0) + 1
   const { outcome } = answer
   if (isGood(outcome)) {
-    await recorder.record(vmId, [
+    await record(vmId, [
       { type: 'cleanup.step_succeeded', data: { key, step, outcome, attempt, generation } },
     ])
     return null
@@ -116,7 +127,7 @@ async function recordStep(
     message: clean(vmId, answer.error?.message ?? outcome).slice(0, 1_000),
   }
   const retryAt = new Date(clock.now() + retryDelayMs(attempt, random())).toISOString()
-  await recorder.record(vmId, [
+  await record(vmId, [
     {
       type: 'cleanup.step_failed',
       data: { key, step, outcome, error, attempt, generation, retryAt },
@@ -132,7 +143,7 @@ async function finish(
   deps: ReconcileDependencies,
 ): Promise<void> {
   if (failed.length === 0) {
-    await deps.recorder.record(vmId, [{ type: 'cleanup.finished', data: { generation } }])
+    await deps.record(vmId, [{ type: 'cleanup.finished', data: { generation } }])
     return
   }
   const message = failed
@@ -146,7 +157,7 @@ async function finish(
       .toSorted()
       .at(-1) ?? timestamp(deps.clock)
   const data = { error: { code: 'CLEANUP_FAILED', message }, generation, retryAt }
-  await deps.recorder.record(vmId, [{ type: 'cleanup.failed', data }])
+  await deps.record(vmId, [{ type: 'cleanup.failed', data }])
 }
 
 const contextOf = (vmId: VmId, { recorder }: ReconcileDependencies) =>

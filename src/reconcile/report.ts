@@ -23,6 +23,8 @@ export type ReconcileReport = {
   /** Kept because a witness could not be read, not because it is known to live. */
   readonly isUnknown: boolean
   readonly failed: readonly FailedStep[]
+  /** What went wrong beside the cleanup and stopped nothing: a log that could not be kept. */
+  readonly warnings: readonly string[]
 }
 
 export type FailedStep = {
@@ -65,6 +67,7 @@ export const emptyReport = (
   keptReason: null,
   isUnknown: false,
   failed: [],
+  warnings: [],
 })
 
 export function keptReport(

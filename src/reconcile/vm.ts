@@ -3,9 +3,10 @@ import { LedgerError } from '../contract/errors.ts'
 import type { VmId } from '../contract/ids.ts'
 import { heldResources, type VmState } from '../contract/state.ts'
 import type { Fence } from '../host/port.ts'
-import { eligibility } from '../machines/eligibility.ts'
+import { eligibility, type EligibilityOptions } from '../machines/eligibility.ts'
+import { inTurn, underClaim } from './claims.ts'
 import { explained, madeElsewhere } from './elsewhere.ts'
-import { activeClaims, type Facts, gather } from './evidence.ts'
+import { type Facts, gather, gatherUnfenced } from './evidence.ts'
 import type { ReconcileDependencies } from './dependencies.ts'
 import type { ReconcileOptions } from './options.ts'
 import { releaseAll } from './release.ts'
@@ -19,30 +20,13 @@ import {
   unseenReport,
 } from './report.ts'
 
-/** Claims that this process is working on: one registry a process, whatever number of ledgers it opened. */
-const active = new Map<
-  string,
-  { readonly asked: string; readonly report: Promise<ReconcileReport> }
->()
-
-/** Who asks for the same gets the same report; who asks for something else waits for its turn. */
-export function reconcileVm(
+/** Within the process one after the other, whatever number of ledgers it opened. */
+export const reconcileVm = (
   vmId: VmId,
   options: ReconcileOptions,
   deps: ReconcileDependencies,
-): Promise<ReconcileReport> {
-  const key = `${deps.databaseKey}/${vmId}`
-  const asked = JSON.stringify(options)
-  const running = active.get(key)
-  if (running?.asked === asked) return running.report
-  const before = running === undefined ? [] : [running.report]
-  const report = Promise.allSettled(before).then(() => reconcile(vmId, options, deps))
-  const entry = { asked, report }
-  active.set(key, entry)
-  const leave = (): void => void (active.get(key) === entry && active.delete(key))
-  report.then(leave, leave)
-  return report
-}
+): Promise<ReconcileReport> =>
+  inTurn(`${deps.databaseKey}/${vmId}`, options, () => reconcile(vmId, options, deps))
 
 async function reconcile(
   vmId: VmId,
@@ -52,6 +36,8 @@ async function reconcile(
   const { state } = deps.recorder.current(vmId)
   if (state.phase === 'absent' || state.phase === 'cleaned')
     return emptyReport(vmId, options, 'nothing')
+  const kept = keptUnfenced(vmId, state, options, deps)
+  if (kept !== null) return kept
   const place = deps.placeOf(vmId)
   const fence = await deps.host.fence(place)
   try {
@@ -63,6 +49,32 @@ async function reconcile(
   }
 }
 
+/** null where only a fence can tell. */
+function keptUnfenced(
+  vmId: VmId,
+  state: VmState,
+  options: ReconcileOptions,
+  deps: ReconcileDependencies,
+): ReconcileReport | null {
+  const evidence = gatherUnfenced(state, deps.host, deps.databaseKey)
+  const answer = eligibility(state, evidence, asked(options, deps))
+  const isSure = answer.result === 'adoptable' || answer.result === 'kept'
+  if (!isSure || (answer.result === 'kept' && answer.because === 'unknown')) return null
+  return keptReport(vmId, options, answer)
+}
+
+function asked(options: ReconcileOptions, { clock }: ReconcileDependencies): EligibilityOptions {
+  const { named, force, own, waitsForRetry, keepFailedMs = 0 } = options
+  const nowMs = clock.now()
+  return {
+    named,
+    force,
+    own,
+    nowMs: waitsForRetry ? nowMs : null,
+    keepFailed: { forMs: keepFailedMs, nowMs, timeOf: (ms) => new Date(ms).toISOString() },
+  }
+}
+
 async function reconcileFenced(
   vmId: VmId,
   options: ReconcileOptions,
@@ -71,9 +83,8 @@ async function reconcileFenced(
 ): Promise<ReconcileReport> {
   // Read again under the fence: what a starter recorded before it lost the lock is seen now.
   const { state } = deps.recorder.current(vmId)
-  const facts = gather(state, fence, deps.host)
-  const nowMs = options.waitsForRetry ? deps.clock.now() : null
-  const answer = eligibility(state, facts.evidence, { ...options, nowMs })
+  const facts = gather(state, fence, deps.host, deps.databaseKey)
+  const answer = eligibility(state, facts.evidence, asked(options, deps))
   if (answer.result !== 'eligible')
     return keptReport(vmId, options, explained(answer, state, deps.host))
   const held = heldResources(state.context)
@@ -84,19 +95,18 @@ async function reconcileFenced(
   if (facts.vmm?.verdict === 'alive' && isNotOurs) return strangeVmmReport(vmId, options, state)
   if (options.dryRun) return plannedReport(vmId, options, state)
   const claimId = deps.newId()
-  activeClaims.add(claimId)
-  try {
-    const generation = await beginCleanup(vmId, state, claimId, facts, options, deps)
-    if (generation === null) return lostReport(vmId, options)
-    return await releaseAll(vmId, generation, options, deps, fence)
-  } catch (error) {
-    // A newer generation took over while this process slept: what it releases is no longer ours to record.
-    if (error instanceof LedgerError && error.code === 'ILLEGAL_TRANSITION')
-      return lostReport(vmId, options)
-    throw error
-  } finally {
-    activeClaims.delete(claimId)
-  }
+  return underClaim(deps.databaseKey, claimId, async () => {
+    try {
+      const generation = await beginCleanup(vmId, state, claimId, facts, options, deps)
+      if (generation === null) return lostReport(vmId, options)
+      return await releaseAll(vmId, generation, options, deps, fence)
+    } catch (error) {
+      // A newer generation took over while this process slept: what it releases is no longer ours to record.
+      if (error instanceof LedgerError && error.code === 'ILLEGAL_TRANSITION')
+        return lostReport(vmId, options)
+      throw error
+    }
+  })
 }
 
 /** The claim's generation, or null when somebody else was first. */
@@ -106,7 +116,7 @@ async function beginCleanup(
   claimId: string,
   { vmm }: Facts,
   { reason }: ReconcileOptions,
-  { recorder, host }: ReconcileDependencies,
+  { record, host }: ReconcileDependencies,
 ): Promise<number | null> {
   const generation = context.generation + 1
   const isUp = ['starting', 'running', 'stopping'].includes(phase)
@@ -124,7 +134,7 @@ async function beginCleanup(
     },
   } as const
   try {
-    await recorder.record(vmId, hasCrashed ? [crash, started] : [started])
+    await record(vmId, hasCrashed ? [crash, started] : [started])
     return generation
   } catch (error) {
     if (error instanceof LedgerError && error.code === 'ILLEGAL_TRANSITION') return null

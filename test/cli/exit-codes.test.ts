@@ -477,6 +477,7 @@ const report = (
   keptReason: null,
   isUnknown: false,
   failed: [],
+  warnings: [],
   ...more,
 })
 

@@ -303,7 +303,8 @@ describe('the wait before the next attempt', () => {
   test.each([
     [1, 0, 800],
     [1, 0.999_999, 1_200],
-    [13, 0, 2_880_000],
+    [12, 0, 1_638_400],
+    [13, 0, 3_600_000],
     [13, 0.999_999, 3_600_000],
   ])('after attempt %i with chance %f is %i ms', (attempt, random, ms) => {
     expect(retryDelayMs(attempt, random)).toBe(ms)

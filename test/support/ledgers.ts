@@ -20,6 +20,8 @@ export function openTestLedger(options: LedgerOptions = {}): Ledger {
     home: temporaryHome(),
     host: simulatedHost(),
     disk: false,
+    // In each of thousands of homes it would cost more than the tests.
+    reserveBytes: 0,
     ...options,
   })
   onTestFinished(() => ledger.close())

@@ -1,0 +1,22 @@
+/** What a pass does once its VMs are done: what killed cleanups left of themselves, and room for the next full disk. */
+import { join } from 'node:path'
+import type { VmId } from '../contract/ids.ts'
+import type { Host, Place } from '../host/port.ts'
+import type { Reserve } from '../reserve.ts'
+import { forgetCleaned } from './lock-files.ts'
+
+const trashMs = 2_000
+
+export type TidyDependencies = {
+  readonly home: string
+  readonly host: Host
+  readonly placeOf: (vmId: VmId) => Place
+  readonly isCleaned: (vmId: VmId) => boolean
+  readonly reserve: Reserve
+}
+
+export async function tidy(deps: TidyDependencies): Promise<void> {
+  await deps.host.emptyTrash(join(deps.home, 'trash'), trashMs)
+  await forgetCleaned(deps)
+  await deps.reserve.make()
+}
