@@ -2,7 +2,11 @@
 import { type ActorRefFrom, createActor, fromPromise } from 'xstate'
 import { CorruptEventError } from '../contract/errors.ts'
 import { type VmId, vmId } from '../contract/ids.ts'
-import { reconcilerMachine, type ReconcilerInput } from '../machines/reconciler.ts'
+import {
+  type ReconcilerEvent,
+  type ReconcilerInput,
+  reconcilerMachine,
+} from '../machines/reconciler.ts'
 import type { ReconcileOptions, ReconcilePassOptions } from './options.ts'
 import type { ReconcileReport } from './report.ts'
 
@@ -69,6 +73,11 @@ export function reconcilerActor(
   return createActor(machine, { input, clock: unreferencedClock })
 }
 
+/** An actor that has ended wants to hear of nothing. */
+export function tellActor(actor: ReconcilerActor, event: ReconcilerEvent): void {
+  if (actor.getSnapshot().status === 'active') actor.send(event)
+}
+
 const unreferencedClock = {
   setTimeout: (call: () => void, ms: number) => setTimeout(call, ms).unref(),
   clearTimeout: (timer: NodeJS.Timeout) => clearTimeout(timer),
@@ -79,7 +88,7 @@ export function runUntilStopped(
   actor: ReconcilerActor,
   signal: AbortSignal | undefined,
 ): Promise<readonly unknown[]> {
-  const stop = (): void => actor.send({ type: 'stop' })
+  const stop = (): void => tellActor(actor, { type: 'stop' })
   return new Promise<readonly unknown[]>((resolve, reject) => {
     actor.subscribe({
       error: reject,

@@ -7,6 +7,7 @@ import {
   type PassDependencies,
   reconcilerActor,
   runUntilStopped,
+  tellActor,
 } from './pass.ts'
 import type { ReconcileReport } from './report.ts'
 
@@ -21,6 +22,7 @@ export type Reconciler = {
   readonly passes: number
   /**
    * The reports of the next pass to end, the one under way included; what went wrong in it is told to onError.
+   * Whoever awaits it keeps the process alive.
    * @throws LedgerError CLOSED when the reconciler is stopped first
    */
   nextPass(): Promise<readonly ReconcileReport[]>
@@ -29,6 +31,7 @@ export type Reconciler = {
 type Waiting = {
   readonly resolve: (reports: readonly ReconcileReport[]) => void
   readonly reject: (error: LedgerError) => void
+  readonly keptAlive: NodeJS.Timeout
 }
 
 export function startReconciler(options: ReconcilerOptions, deps: PassDependencies): Reconciler {
@@ -36,6 +39,12 @@ export function startReconciler(options: ReconcilerOptions, deps: PassDependenci
   let reports: ReconcileReport[] = []
   let passes = 0
   let waiting: Waiting[] = []
+  const taken = (): Waiting[] => {
+    const told = waiting
+    waiting = []
+    for (const { keptAlive } of told) clearInterval(keptAlive)
+    return told
+  }
   const actor = reconcilerActor({ concurrency, intervalMs }, eachOf(options), {
     ...deps,
     onReport: (report) => {
@@ -45,29 +54,31 @@ export function startReconciler(options: ReconcilerOptions, deps: PassDependenci
   })
   actor.on('passEnded', ({ errors }) => {
     passes += 1
-    const [ended, told] = [reports, waiting]
+    const ended = reports
     reports = []
-    waiting = []
-    for (const { resolve } of told) resolve(ended)
+    for (const { resolve } of taken()) resolve(ended)
     for (const error of errors) tell(error, options.onError)
   })
-  const stopped = runUntilStopped(actor, options.signal).then(() => {
-    for (const { reject } of waiting) reject(stoppedError())
-    waiting = []
-  })
+  const run = async (): Promise<void> => {
+    await runUntilStopped(actor, options.signal).catch((error: unknown) =>
+      tell(error, options.onError),
+    )
+    for (const { reject } of taken()) reject(stoppedError())
+  }
+  const stopped = run()
   return {
     async stop() {
-      actor.send({ type: 'stop' })
+      tellActor(actor, { type: 'stop' })
       await stopped
     },
-    wake: () => actor.send({ type: 'wake' }),
+    wake: () => tellActor(actor, { type: 'wake' }),
     get passes() {
       return passes
     },
     nextPass: () =>
       new Promise((resolve, reject) => {
-        if (actor.getSnapshot().status === 'active') waiting.push({ resolve, reject })
-        else reject(stoppedError())
+        if (actor.getSnapshot().status !== 'active') return reject(stoppedError())
+        waiting.push({ resolve, reject, keptAlive: setInterval(() => {}, intervalMsDefault) })
       }),
   }
 }
