@@ -159,15 +159,18 @@ export class Ledger {
     checkPool(this.#subnetPool)
     this.#reserve = reserveOf(this.home, options.reserveBytes ?? reserveBytesDefault)
     const self = this.host.self()
-    this.#opened = openStore({
-      file: join(this.home, 'state.db'),
-      migrations: options.migrations ?? shippedMigrations('ledger'),
-      readonly: this.#isReadonly,
-      now: timestamp(this.#clock),
-      newId: this.#newId,
-      machineId: self.machineId,
-      adoptHost: options.adoptHost ?? false,
-    })
+    const open = (): Store =>
+      openStore({
+        file: join(this.home, 'state.db'),
+        migrations: options.migrations ?? shippedMigrations('ledger'),
+        readonly: this.#isReadonly,
+        now: timestamp(this.#clock),
+        newId: this.#newId,
+        machineId: self.machineId,
+        adoptHost: options.adoptHost ?? false,
+      })
+    // A database that cannot even be opened on a full disk keeps gc from emptying it.
+    this.#opened = this.#isReadonly ? open() : this.#reserve.spendSync(open)
     this.id = this.#store.ledgerId
     this.#makeFolders()
     const recording = {

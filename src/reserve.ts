@@ -11,8 +11,8 @@ export type Reserve = {
   make(): Promise<void>
   /** On a full disk gives it up and does the work once more. */
   spend<T>(work: () => Promise<T>): Promise<T>
-  /** Whether there was one to give up. */
-  giveUp(): boolean
+  /** The same for work that blocks. */
+  spendSync<T>(work: () => T): T
 }
 
 export const reserveBytesDefault = 8 * 1024 * 1024
@@ -24,9 +24,12 @@ const abandonedMs = 60_000
 /** `bytes` 0 is none. */
 export function reserveOf(home: string, bytes: number): Reserve {
   const path = join(home, 'reserve')
-  const giveUp = (): boolean => bytes > 0 && wasThere(() => unlinkSync(path))
+  const freeFor = (error: unknown): void => {
+    if (bytes === 0 || !isDiskFull(error)) throw error
+    // Somebody may have given it up for us a moment ago: there may be room all the same.
+    wasThere(() => unlinkSync(path))
+  }
   return {
-    giveUp,
     async make() {
       if (bytes === 0 || !isMissing(path, bytes) || !hasRoom(home, bytes)) return
       await write(path, home, bytes)
@@ -35,16 +38,22 @@ export function reserveOf(home: string, bytes: number): Reserve {
       try {
         return await work()
       } catch (error) {
-        if (bytes === 0 || !isDiskFull(error)) throw error
-        // Somebody may have given it up for us a moment ago: there may be room all the same.
-        giveUp()
+        freeFor(error)
+        return work()
+      }
+    },
+    spendSync(work) {
+      try {
+        return work()
+      } catch (error) {
+        freeFor(error)
         return work()
       }
     },
   }
 }
 
-export const isDiskFull = (error: unknown): boolean =>
+const isDiskFull = (error: unknown): boolean =>
   error instanceof LedgerError && error.code === 'DISK_FULL'
 
 /** Takes an abandoned half away. */

@@ -5,7 +5,8 @@ import { type ErrorCode, LedgerError } from '../contract/errors.ts'
 const meanings: readonly (readonly [RegExp, ErrorCode, string])[] = [
   [/^SQLITE_BUSY|^SQLITE_LOCKED/, 'BUSY', 'another process is writing; try again'],
   [
-    /^SQLITE_FULL/,
+    // SHMSIZE: opening takes 32 KiB beside the database, and there are none.
+    /^SQLITE_FULL|^SQLITE_IOERR_SHMSIZE/,
     'DISK_FULL',
     'its file system is full; nothing was recorded. Make room and try again',
   ],

@@ -14,31 +14,34 @@ import { noVm } from '../../src/machines/evolve.ts'
 // Three rows say more than those sentences. A manual lease ends when a person names the VM. "owned" of an ended VM stands above (A): its owner lives and
 // may still act, so its dead VMM alone does not open it to others. And a cleanup whose claimant died is
 // taken up again whoever owns the VM, because what it began cannot be undone.
+//
+// "failed_lately" is asked for: who failed and is not named is kept for a while, to be looked into.
 const rules = `
-phase         claimant  due  vmm      own  force  owner    lease    named   answer
-absent        -         -    -        -    -      -        -        -       nothing
-cleaned       -         -    -        -    -      -        -        -       nothing
--             alive     -    -        -    -      -        -        -       claimed      claimed by 30
--             unknown   -    -        -    -      -        -        -       unknown      whether its claimant 30 lives cannot be told
--             -         no   -        -    -      -        -        -       retry_later  the next attempt is due at 2026-01-01T00:10:00.000Z
--             -         -    unknown  -    -      -        -        -       unknown      whether its VMM lives cannot be told
--             -         -    alive    yes  -      -        -        -       eligible
--             -         -    alive    no   yes    -        -        -       eligible
--             -         -    alive    no   no     dead     -        -       adoptable    its VMM 20 lives and its owner is dead
--             -         -    alive    no   no     alive    -        -       running      its VMM 20 lives
--             -         -    alive    no   no     unknown  -        -       running      its VMM 20 lives
--             -         -    -        yes  -      -        -        -       eligible
-cleaning      -         -    -        no   -      -        -        -       eligible
-begun         -         -    dead     no   -      -        -        -       eligible
-begun         -         -    none     no   -      dead     process  -       eligible
-begun         -         -    none     no   -      dead     manual   no      owned        its lease is manual
-begun         -         -    none     no   -      dead     manual   yes     eligible
-begun         -         -    none     no   -      alive    -        -       owned        its owner 10 lives
-begun         -         -    none     no   -      unknown  -        -       unknown      whether its owner 10 lives cannot be told
-ended         -         -    -        no   -      dead     -        -       eligible
-ended         -         -    -        no   -      -        -        yes     eligible
-ended         -         -    -        no   -      alive    -        no      owned        its owner 10 lives
-ended         -         -    -        no   -      unknown  -        no      unknown      whether its owner 10 lives cannot be told
+phase         claimant  due  vmm      own  force  owner    lease    named   lately  answer
+absent        -         -    -        -    -      -        -        -       -       nothing
+cleaned       -         -    -        -    -      -        -        -       -       nothing
+-             alive     -    -        -    -      -        -        -       -       claimed      claimed by 30
+-             unknown   -    -        -    -      -        -        -       -       unknown      whether its claimant 30 lives cannot be told
+-             -         no   -        -    -      -        -        -       -       retry_later  the next attempt is due at 2026-01-01T00:10:00.000Z
+-             -         -    unknown  -    -      -        -        -       -       unknown      whether its VMM lives cannot be told
+-             -         -    alive    yes  -      -        -        -       -       eligible
+-             -         -    alive    no   yes    -        -        -       -       eligible
+-             -         -    alive    no   no     dead     -        -       -       adoptable    its VMM 20 lives and its owner is dead
+-             -         -    alive    no   no     alive    -        -       -       running      its VMM 20 lives
+-             -         -    alive    no   no     unknown  -        -       -       running      its VMM 20 lives
+-             -         -    -        yes  -      -        -        -       -       eligible
+cleaning      -         -    -        no   -      -        -        -       -       eligible
+begun         -         -    dead     no   -      -        -        -       -       eligible
+begun         -         -    none     no   -      dead     process  -       -       eligible
+begun         -         -    none     no   -      dead     manual   no      -       owned        its lease is manual
+begun         -         -    none     no   -      dead     manual   yes     -       eligible
+begun         -         -    none     no   -      alive    -        -       -       owned        its owner 10 lives
+begun         -         -    none     no   -      unknown  -        -       -       unknown      whether its owner 10 lives cannot be told
+failed        -         -    -        no   -      dead     -        no      yes     failed_lately  failed 60 s ago, kept until 2026-01-01T00:19:00.000Z
+ended         -         -    -        no   -      dead     -        -       -       eligible
+ended         -         -    -        no   -      -        -        yes     -       eligible
+ended         -         -    -        no   -      alive    -        no      -       owned        its owner 10 lives
+ended         -         -    -        no   -      unknown  -        no      -       unknown      whether its owner 10 lives cannot be told
 `
 
 const domain = {
@@ -65,6 +68,7 @@ const domain = {
   owner: ['dead', 'alive', 'unknown'],
   lease: ['process', 'manual'],
   named: ['yes', 'no'],
+  lately: ['yes', 'no'],
 } as const
 type Column = keyof typeof domain
 type Case = Record<Column, string>
@@ -79,6 +83,7 @@ const columns = Object.keys(domain) as Column[]
 const groups: Readonly<Record<string, readonly string[]>> = {
   begun: ['creating', 'created', 'starting', 'running', 'stopping'],
   ended: ['stopped', 'create_failed', 'start_failed', 'stop_failed', 'cleanup_failed'],
+  failed: ['create_failed', 'start_failed', 'stop_failed'],
 }
 
 const lines = rules.trim().split('\n').slice(1)
@@ -114,8 +119,8 @@ describe('eligibility', () => {
       })
   })
 
-  test('has a rule for each of the 29,952 combinations', () => {
-    expect(cases).toHaveLength(13 * 4 * 2 * 4 * 2 * 2 * 3 * 2 * 2)
+  test('has a rule for each of the 59,904 combinations', () => {
+    expect(cases).toHaveLength(13 * 4 * 2 * 4 * 2 * 2 * 3 * 2 * 2 * 2)
     expect(cases.filter((each) => ruleOf(each) === undefined)).toEqual([])
   })
 })
@@ -184,8 +189,10 @@ const retryAt = '2026-01-01T00:10:00.000Z'
 
 function answerTo(each: Case): Eligibility {
   const lease = each.lease === 'manual' ? 'manual' : 'process'
+  const nowMs = Date.parse(retryAt) - (each.due === 'yes' ? 0 : 1)
+  const phaseSince = timeOf(nowMs - (each.lately === 'yes' ? 60_000 : 600_000))
   return eligibility(
-    { phase: each.phase as PhaseOrAbsent, context: { ...noVm, lease, retryAt } },
+    { phase: each.phase as PhaseOrAbsent, context: { ...noVm, lease, retryAt, phaseSince } },
     {
       owner: each.owner as VerdictWord,
       vmm: verdictOrNull(each.vmm),
@@ -199,10 +206,13 @@ function answerTo(each: Case): Eligibility {
       named: each.named === 'yes',
       force: each.force === 'yes',
       own: each.own === 'yes',
-      nowMs: Date.parse(retryAt) - (each.due === 'yes' ? 0 : 1),
+      nowMs,
+      keepFailed: { forMs: 600_000, nowMs, timeOf },
     },
   )
 }
+
+const timeOf = (ms: number): string => new Date(ms).toISOString()
 
 const verdictOrNull = (word: string): VerdictWord | null =>
   word === 'none' ? null : (word as VerdictWord)
@@ -229,4 +239,39 @@ test.each([
   const asked = { named: true, force: true, own: false, nowMs: null }
   const state = { phase: 'starting', context: noVm } as const
   expect(eligibility(state, evidence, asked).result).toBe(result)
+})
+
+describe('a VM that failed', () => {
+  const evidence = {
+    owner: 'dead',
+    vmm: null,
+    claimant: null,
+    isStarting: false,
+    ownerPid: 10,
+    vmmPid: 0,
+    claimantPid: 0,
+  } as const
+  const failedAt = '2026-01-01T00:00:00.000Z'
+  const asked = { named: false, force: false, own: false, nowMs: null }
+  const after = (agoMs: number, forMs: number): string =>
+    eligibility({ phase: 'start_failed', context: { ...noVm, phaseSince: failedAt } }, evidence, {
+      ...asked,
+      keepFailed: { forMs, nowMs: Date.parse(failedAt) + agoMs, timeOf },
+    }).result
+
+  test.each([
+    { agoMs: 0, forMs: 0, result: 'eligible' },
+    { agoMs: 0, forMs: 1, result: 'kept' },
+    { agoMs: 999, forMs: 1_000, result: 'kept' },
+    { agoMs: 1_000, forMs: 1_000, result: 'eligible' },
+    // Failed tomorrow: another clock wrote that, and nobody waits for it.
+    { agoMs: -1, forMs: 1_000, result: 'eligible' },
+  ])('$agoMs ms ago, to be kept for $forMs ms, is $result', ({ agoMs, forMs, result }) => {
+    expect(after(agoMs, forMs)).toBe(result)
+  })
+
+  test('is not kept where nobody asks for it', () => {
+    const state = { phase: 'start_failed', context: { ...noVm, phaseSince: failedAt } } as const
+    expect(eligibility(state, evidence, asked)).toEqual({ result: 'eligible' })
+  })
 })

@@ -180,6 +180,43 @@ describe('close()', () => {
     expect(vm.state().context.generation).toBe(1)
   })
 
+  test('waits for what is still being made, gives it back too, and lets nothing new begin', async () => {
+    const { world, supervisor } = machine()
+    const { host, ledger } = supervisor()
+    const vm = await ledger.createVm({ backend: 'test' })
+    host.faults.on({ operation: 'create', kind: 'tap', outcome: 'slow', times: 1 })
+    const making = vm.acquire(tap({ name: 'fc-a' }))
+    await expect.poll(() => vm.state().context.resources['tap:fc-a']?.state).toBe('intended')
+    const closing = vm.close()
+    await expect(vm.acquire(tap({ name: 'fc-b' }))).rejects.toMatchObject({ code: 'CLOSED' })
+    await new Promise((resolve) => setTimeout(resolve, 30))
+    expect(vm.state().phase).toBe('creating')
+    world.finishCommands()
+    expect(await making).toMatchObject({ key: 'tap:fc-a' })
+    expect(await closing).toMatchObject({
+      result: 'cleaned',
+      released: [{ key: 'tap:fc-a', outcome: 'released' }, { key: 'directory:.' }],
+    })
+    expect(world.standing()).toEqual([])
+  })
+
+  test('called twice at once on one handle asks the guest once and gives one report', async () => {
+    const { supervisor } = machine()
+    const { ledger } = supervisor()
+    const vm = await ledger.createVm({ backend: 'test' })
+    for (const type of ['vm.created', 'vm.starting'] as const) await vm.record({ type })
+    await vm.spawn('vmm', [])
+    await vm.record({ type: 'vm.running' })
+    let asked = 0
+    const options = { shutdown: () => void asked++, graceMs: 20 }
+    const [one, other] = await Promise.all([vm.close(options), vm.close(options)])
+    expect(one).toBe(other)
+    expect(one).toMatchObject({ result: 'cleaned' })
+    expect(asked).toBe(1)
+    // And once more, when there is nothing left to do.
+    expect(await vm.close()).toMatchObject({ result: 'nothing' })
+  })
+
   test('with a shutdown that fails ends the VMM and cleans', async () => {
     const { world, supervisor } = machine()
     const { ledger } = supervisor()

@@ -1,0 +1,7 @@
+// A supervisor that makes one VM with a state directory, and kills itself before it is created.
+// usage: node disk-filler.ts HOME VM
+import { openLedger } from '../../src/ledger.ts'
+
+const [, , home = '', id = ''] = process.argv
+await openLedger({ home }).createVm({ id, backend: 'test' })
+process.kill(process.pid, 'SIGKILL')
