@@ -13,6 +13,8 @@ import {
 } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
+import type { LedgerError } from '../../src/contract/errors.ts'
+import { simulatedHost } from '../../src/host/simulated/host.ts'
 import { type Ledger, openLedger } from '../../src/ledger.ts'
 import { temporaryDirectory } from '../support/temporary.ts'
 
@@ -132,3 +134,33 @@ describe.each(['tmpfs', 'ext4'] as const)('on a %s that a dead VM filled', (kind
     expect(ledger.vm('vm-full').state().phase).toBe('creating')
   })
 })
+
+test.for([
+  { bytes: reserveBytes, ends: 'cleaned' },
+  { bytes: 0, ends: 'DISK_FULL' },
+])(
+  'closing a VM that runs, on a disk that somebody else filled, with a reserve of $bytes ends $ends',
+  async ({ bytes, ends }, { skip }) => {
+    const at = join(temporaryDirectory('vmledger-reserve-'), 'mount')
+    if (!mountSmall('tmpfs', at)) return skip()
+    ledger = openLedger({ home: join(at, 'home'), reserveBytes: bytes, host: simulatedHost() })
+    const vm = await ledger.createVm({ backend: 'test' })
+    for (const type of ['vm.created', 'vm.starting'] as const) await vm.record({ type })
+    await vm.spawn('vmm', [])
+    await vm.record({ type: 'vm.running' })
+    await ledger.reconcile()
+    // Full for the log as well: what is left of its last page is taken by records that need no closing.
+    fill(join(at, 'filler'))
+    for (let left = 200, isFull = false; !isFull && left > 0; left--)
+      isFull = await vm.record({ type: 'vm.adopted' }).then(
+        () => false,
+        () => true,
+      )
+    const end = await vm.close().then(
+      ({ result }) => result,
+      (error: LedgerError) => error.code,
+    )
+    expect(end).toBe(ends)
+    expect(ledger.verify().findings).toEqual([])
+  },
+)
