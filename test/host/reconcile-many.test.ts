@@ -1,6 +1,7 @@
 // A supervisor with many VMs dies: one pass gives all of their real devices and tables back, in few commands.
 import { execFileSync, spawn } from 'node:child_process'
 import { readdirSync } from 'node:fs'
+import { availableParallelism, loadavg } from 'node:os'
 import { join, resolve } from 'node:path'
 import { expect, test } from 'vitest'
 import { linuxHost } from '../../src/host/linux/host.ts'
@@ -33,10 +34,11 @@ test(
 
     const ledger = openLedger({ home })
     try {
+      const isQuiet = (loadavg()[0] ?? 0) < 2 * availableParallelism()
       const startMs = performance.now()
       const reports = await ledger.reconcile()
       const tookMs = performance.now() - startMs
-      console.log(`${vms} dead VMs: ${tookMs.toFixed(0)} ms`)
+      console.log(`${vms} dead VMs: ${tookMs.toFixed(0)} ms${isQuiet ? '' : ', beside other work'}`)
       expect(reports.flatMap(({ failed }) => failed)).toEqual([])
       expect(reports.filter(({ result }) => result === 'cleaned')).toHaveLength(vms)
       expect(devices()).toEqual([])
@@ -48,9 +50,9 @@ test(
       expect(await ledger.reconcile()).toEqual([])
       expect(ledger.head()).toEqual(head)
       expect(ledger.verify().ok).toBe(true)
-      // Without batches this many devices take longer than that: the bound is for hosts that have them.
-      if (linuxHost({ home }).driver('tap')?.releaseMany !== undefined)
-        expect(tookMs).toBeLessThan(10_000)
+      // Without batches it takes longer, and beside other work whatever that leaves it.
+      const isBatched = linuxHost({ home }).driver('tap')?.releaseMany !== undefined
+      expect(tookMs).toBeLessThan(isBatched && isQuiet ? 10_000 : 150_000)
     } finally {
       ledger.close()
     }

@@ -68,7 +68,8 @@ describe('a batch', () => {
     const release = batchedRelease()
     const { driver, batches, alone } = gathering('tap')
     await release(driver, requestOf('a'))
-    const { releaseMany: _, ...plain } = driver
+    const { kind, create, observe, release: releaseAlone } = driver
+    const plain: Driver = { kind, create, observe, release: releaseAlone }
     await Promise.all(['b', 'c'].map((name) => release(plain, requestOf(name))))
     expect({ batches, alone }).toEqual({ batches: [], alone: ['a', 'b', 'c'] })
   })

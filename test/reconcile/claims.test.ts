@@ -21,8 +21,8 @@ async function slowlyCleaned() {
   const cleaner = machine.supervisor({
     faults: [{ operation: 'release', kind: 'tap', outcome: 'slow', times: 1 }],
   })
-  const isReleasing = () =>
-    expect.poll(() => cleaner.host.commands.at(-1)?.operation).toBe('release')
+  const isReleasing = async (): Promise<void> =>
+    await expect.poll(() => cleaner.host.commands.at(-1)?.operation).toBe('release')
   return { ...machine, cleaner, isReleasing }
 }
 
@@ -171,7 +171,7 @@ test('two gcs and a reconciler of other processes release each resource once', a
   const steps: string[] = []
   for await (const { type, streamId, data } of ledger.events())
     if (type === 'cleanup.step_succeeded')
-      steps.push(`${streamId} ${String(data['key'])} ${String(data['outcome'])}`)
+      steps.push(`${streamId} ${data['key']} ${data['outcome']}`)
   expect(steps).toHaveLength(3 * vms)
   expect(new Set(steps).size).toBe(3 * vms)
   expect(steps.every((step) => step.endsWith(' released'))).toBe(true)

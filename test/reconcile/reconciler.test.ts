@@ -122,9 +122,9 @@ describe('a reconciler', () => {
     const controller = new AbortController()
     const { reconciler } = started(ledger, { signal: controller.signal })
     await reconciler.nextPass()
-    const never = expect(reconciler.nextPass()).rejects.toMatchObject({ code: 'CLOSED' })
+    const never = reconciler.nextPass().catch((error: LedgerError) => error.code)
     controller.abort()
-    await never
+    expect(await never).toBe('CLOSED')
     await reconciler.stop()
     expect(reconciler.passes).toBe(1)
   })
@@ -167,11 +167,9 @@ describe('a reconciler', () => {
     { concurrency: 1.5 },
     { keepFailedMs: -1 },
     { keepFailedMs: Infinity },
-  ])('refuses %o', async (options) => {
+  ])('refuses %o', (options) => {
     const { ledger } = simulatedMachine().supervisor()
     expect(() => ledger.startReconciler(options)).toThrow(LedgerError)
-    if (options.intervalMs === undefined)
-      await expect(ledger.reconcile(options)).rejects.toMatchObject({ code: 'INVALID_OPTION' })
   })
 })
 
@@ -232,21 +230,23 @@ describe('what failed', () => {
   })
 })
 
-describe('a stuck VM', () => {
-  async function stuck() {
-    const clock = testClock()
-    const { world, supervisor } = simulatedMachine()
-    const owner = supervisor({ clock })
-    const vm = await owner.ledger.createVm({ id: 'vm-stuck', backend: 'test' })
-    await vm.acquire({ kind: 'file', name: 'rootfs', spec: {} })
-    await vm.acquire(tap({ name: 'fc-a' }))
-    owner.host.crash('never')
-    const { host, ledger } = supervisor({ clock })
-    host.faults.on({ operation: 'release', kind: 'file', outcome: 'denied' })
-    const attempts = () => ledger.vm('vm-stuck').state().context.attempts
-    return { clock, world, host, ledger, attempts }
-  }
+/** A VM of a dead owner whose rootfs may not be removed. */
+async function stuck() {
+  const clock = testClock()
+  const { world, supervisor } = simulatedMachine()
+  const owner = supervisor({ clock })
+  const vm = await owner.ledger.createVm({ id: 'vm-stuck', backend: 'test' })
+  await vm.acquire({ kind: 'file', name: 'rootfs', spec: {} })
+  await vm.acquire(tap({ name: 'fc-a' }))
+  owner.host.crash('never')
+  const { host, ledger } = supervisor({ clock })
+  host.faults.on({ operation: 'release', kind: 'file', outcome: 'denied' })
+  const attempts = () => ledger.vm('vm-stuck').state().context.attempts
+  return { clock, world, host, ledger, attempts }
+}
+const notToBeAsked = () => Promise.reject(new Error('not to be asked'))
 
+describe('a stuck VM', () => {
   test('is tried less and less often, in the end once an hour', async () => {
     const { clock, ledger, attempts } = await stuck()
     const passMs = 60_000
@@ -256,8 +256,9 @@ describe('a stuck VM', () => {
       const before = attempts()
       const head = ledger.head().position
       await ledger.reconcile()
-      if (attempts() > before) triedAtMs.push(clock.now())
-      else expect(ledger.head().position).toBe(head)
+      const isTried = attempts() > before
+      if (isTried) triedAtMs.push(clock.now())
+      expect(ledger.head().position > head).toBe(isTried)
       clock.advance(passMs)
     }
     const waitsMs = triedAtMs.slice(1).map((at, index) => at - triedAtMs[index]!)
@@ -370,8 +371,7 @@ describe('logs', () => {
     owner.host.crash('never')
     const { host } = supervisor({})
     host.faults.on({ operation: 'release', kind: 'file', outcome: 'denied' })
-    const keepLogs = () => Promise.reject(new Error('not to be asked'))
-    const { ledger } = supervisor({ host: withMethods(host, { keepLogs }) })
+    const { ledger } = supervisor({ host: withMethods(host, { keepLogs: notToBeAsked }) })
     expect(await ledger.reconcile()).toMatchObject([
       { result: 'failed', failed: [{ outcome: 'denied' }, { outcome: 'blocked' }], warnings: [] },
     ])
