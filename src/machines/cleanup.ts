@@ -63,14 +63,13 @@ export type RetryPolicy = {
 export const retryPolicy: RetryPolicy = { baseMs: 1_000, maxMs: 3_600_000, jitter: 0.2 }
 
 /**
- * The wait before the next attempt: 1 s doubled, spread by up to 20 %, at most 1 h. `random` is in [0, 1). The hour
- * itself is not spread, so that what is stuck tries once an hour at most; what spreads it is the way there.
+ * The wait before the next attempt: 1 s doubled, spread by up to 20 %, at most 1 h. `random` is in [0, 1). What is
+ * spread is the wait before the cap, so that what is stuck tries once an hour at most.
  */
 export function retryDelayMs(attempt: number, random: number, policy = retryPolicy): number {
   assert(attempt >= 1, 'attempts count from 1')
   assert(random >= 0 && random < 1, 'random is a fraction')
   const delayMs = policy.baseMs * 2 ** Math.min(attempt - 1, 30)
-  if (delayMs >= policy.maxMs) return policy.maxMs
   return Math.min(
     policy.maxMs,
     Math.round(delayMs * (1 - policy.jitter + 2 * policy.jitter * random)),

@@ -31,7 +31,10 @@ if (role === 'idle') {
       const released = host.commands.filter(({ operation }) => operation === 'release')
       const outcome = {
         pid: process.pid,
-        released: released.map(({ kind, name }) => `${kind}:${name}`),
+        // A batch names all that it releases.
+        released: released.flatMap(({ kind, name }) =>
+          name.split(' ').map((one) => `${kind}:${one}`),
+        ),
         results: reports.map(({ vm, result, keptReason }) => ({ vm, result, keptReason })),
       }
       ledger.close()

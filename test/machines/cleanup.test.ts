@@ -304,7 +304,8 @@ describe('the wait before the next attempt', () => {
     [1, 0, 800],
     [1, 0.999_999, 1_200],
     [12, 0, 1_638_400],
-    [13, 0, 3_600_000],
+    [13, 0, 3_276_800],
+    [14, 0, 3_600_000],
     [13, 0.999_999, 3_600_000],
   ])('after attempt %i with chance %f is %i ms', (attempt, random, ms) => {
     expect(retryDelayMs(attempt, random)).toBe(ms)

@@ -37,7 +37,8 @@ async function killedOwner(vms: number) {
   const home = temporaryHome()
   const file = join(home, '..', 'machine.json')
   const owner = startChild('reconciler.mjs', ['owner', home, file, String(vms)])
-  await new Promise((resolve) => owner.process.once('exit', resolve))
+  const signal = await new Promise((done) => owner.process.once('exit', (_, by) => done(by)))
+  expect(signal).toBe('SIGKILL')
   return { home, file }
 }
 
