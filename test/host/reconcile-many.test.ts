@@ -1,6 +1,6 @@
 // A supervisor with many VMs dies: one pass gives all of their real devices and tables back, in few commands.
 import { execFileSync, spawn } from 'node:child_process'
-import { readdirSync } from 'node:fs'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { availableParallelism, loadavg } from 'node:os'
 import { join, resolve } from 'node:path'
 import { expect, test } from 'vitest'
@@ -10,6 +10,8 @@ import { temporaryDirectory } from '../support/temporary.ts'
 
 const vms = 100
 const fleet = resolve(import.meta.dirname, '../support/crashed-fleet.ts')
+
+const lonely = resolve(import.meta.dirname, '../support/disk-filler.ts')
 
 const devices = (): string[] =>
   (JSON.parse(execFileSync('ip', ['-j', 'link'], { encoding: 'utf8' })) as { ifname: string }[])
@@ -58,3 +60,18 @@ test(
     }
   },
 )
+
+test('the console log of a dead VM outlives its state directory', async () => {
+  const home = join(temporaryDirectory('vmledger-logs-'), 'home')
+  const child = spawn(process.execPath, [lonely, home, 'vm-logs'], { stdio: 'inherit' })
+  await new Promise((done) => child.once('exit', done))
+  writeFileSync(join(home, 'vms', 'vm-logs', 'console.log'), 'Kernel panic')
+  const ledger = openLedger({ home })
+  try {
+    expect(await ledger.reconcile()).toMatchObject([{ result: 'cleaned', warnings: [] }])
+  } finally {
+    ledger.close()
+  }
+  expect(readdirSync(join(home, 'vms'))).toEqual([])
+  expect(readFileSync(join(home, 'logs', 'vm-logs', 'console.log'), 'utf8')).toBe('Kernel panic')
+})

@@ -90,7 +90,7 @@ describe.each(['tmpfs', 'ext4'] as const)('on a %s that a dead VM filled', (kind
     if (!mountSmall(kind, at)) return skip()
     const home = join(at, 'home')
     const file = await deadVm(home)
-    ledger = openLedger({ home, reserveBytes })
+    ledger = openLedger({ home, disk: false, reserveBytes })
     await ledger.reconcile({ vmIds: [], reason: 'gc' })
     expect(statSync(join(home, 'reserve')).size).toBe(reserveBytes)
     fill(file)
@@ -109,12 +109,12 @@ describe.each(['tmpfs', 'ext4'] as const)('on a %s that a dead VM filled', (kind
     if (!mountSmall(kind, at)) return skip()
     const home = join(at, 'home')
     const file = await deadVm(home)
-    const first = openLedger({ home, reserveBytes })
+    const first = openLedger({ home, disk: false, reserveBytes })
     await first.reconcile({ vmIds: [] })
     first.close()
     fill(file)
     expect(freeBytes(at)).toBe(0)
-    ledger = openLedger({ home, reserveBytes })
+    ledger = openLedger({ home, disk: false, reserveBytes })
     expect(await ledger.reconcile()).toMatchObject([{ vm: 'vm-full', result: 'cleaned' }])
     expect(statSync(join(home, 'reserve')).size).toBe(reserveBytes)
     expect(ledger.verify().findings).toEqual([])
@@ -125,7 +125,7 @@ describe.each(['tmpfs', 'ext4'] as const)('on a %s that a dead VM filled', (kind
     if (!mountSmall(kind, at)) return skip()
     const home = join(at, 'home')
     const file = await deadVm(home)
-    ledger = openLedger({ home, reserveBytes: 0 })
+    ledger = openLedger({ home, disk: false, reserveBytes: 0 })
     await ledger.reconcile({ vmIds: [] })
     expect(existsSync(join(home, 'reserve'))).toBe(false)
     fill(file)
@@ -143,7 +143,12 @@ test.for([
   async ({ bytes, ends }, { skip }) => {
     const at = join(temporaryDirectory('vmledger-reserve-'), 'mount')
     if (!mountSmall('tmpfs', at)) return skip()
-    ledger = openLedger({ home: join(at, 'home'), reserveBytes: bytes, host: simulatedHost() })
+    ledger = openLedger({
+      home: join(at, 'home'),
+      reserveBytes: bytes,
+      disk: false,
+      host: simulatedHost(),
+    })
     const vm = await ledger.createVm({ backend: 'test' })
     for (const type of ['vm.created', 'vm.starting'] as const) await vm.record({ type })
     await vm.spawn('vmm', [])

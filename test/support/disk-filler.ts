@@ -3,5 +3,5 @@
 import { openLedger } from '../../src/ledger.ts'
 
 const [, , home = '', id = ''] = process.argv
-await openLedger({ home }).createVm({ id, backend: 'test' })
+await openLedger({ home, disk: false }).createVm({ id, backend: 'test' })
 process.kill(process.pid, 'SIGKILL')
