@@ -8,7 +8,7 @@ import { fileCopy, nftTable, tap } from '../../src/host/resources.ts'
 import type { Driver, Host } from '../../src/host/port.ts'
 import { simulatedHost, World } from '../../src/testing/index.ts'
 import { openTestLedger, temporaryHome } from '../support/ledgers.ts'
-import { withDrivers } from '../support/machine.ts'
+import { withDrivers } from '../support/simulated-machine.ts'
 
 const vms = 1_000
 const commandMs = 4
