@@ -441,7 +441,7 @@ describe('1, failure', () => {
 
 test('130: Ctrl-C takes no further VM, and ends what is in hand', { timeout: 60_000 }, async () => {
   const machine = newMachine()
-  const ids = Array.from({ length: 40 }, (_, index) => `vm-${index}`)
+  const ids = Array.from({ length: 80 }, (_, index) => `vm-${index}`)
   await supervise(machine, async (ledger) => {
     for (const id of ids) await runVm(ledger, id)
   })
