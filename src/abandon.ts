@@ -139,11 +139,7 @@ function endOf(context: VmState['context'], keys: readonly string[], generation:
   return { type: 'cleanup.failed', data: { error, generation, retryAt: null } }
 }
 
-async function record(
-  vmId: VmId,
-  drafts: readonly Draft[],
-  deps: Dependencies,
-): Promise<void> {
+async function record(vmId: VmId, drafts: readonly Draft[], deps: Dependencies): Promise<void> {
   try {
     await deps.record(vmId, drafts)
   } catch (error) {
