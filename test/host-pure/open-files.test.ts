@@ -49,9 +49,10 @@ describe.runIf(isRoot)('a file', () => {
       ...['--reuid', '65534', '--regid', '65534', '--clear-groups'],
       ...[process.execPath, '--no-warnings', '-e', code],
     ])
+    // Mostly something in /proc; the file behind a loop device of somebody else on a busy machine.
     expect(JSON.parse(out.toString())).toMatchObject({
       ok: false,
-      file: expect.stringMatching(/^\/proc/) as unknown,
+      file: expect.stringMatching(/^\//) as unknown,
     })
   })
 })
