@@ -1,4 +1,5 @@
 // Counts tests from vitest's JSON results.
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 
 export type Counts = { readonly passed: number; readonly failed: number; readonly skipped: number }
 
@@ -40,4 +41,17 @@ export function addCounts(a: Counts, b: Counts): Counts {
 
 export function summaryOf({ passed, failed, skipped }: Counts): string {
   return `${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`
+}
+
+/**
+ * The counts so far of a pipeline of several programs, kept in the file that VMLEDGER_COUNTS names, with these
+ * added; these alone where there is none.
+ */
+export function addToTotal(counts: Counts): Counts {
+  const file = process.env['VMLEDGER_COUNTS']
+  if (file === undefined || file === '') return counts
+  const before = existsSync(file) ? readFileSync(file, 'utf8') : ''
+  const total = before === '' ? counts : addCounts(JSON.parse(before) as Counts, counts)
+  writeFileSync(file, JSON.stringify(total))
+  return total
 }

@@ -4,7 +4,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { callersNamespaces, fenced, reasonToLeaveOutHost } from './host-fence.ts'
-import { addCounts, countsOf, noCounts, summaryOf, type Counts } from './test-counts.ts'
+import { addCounts, addToTotal, countsOf, noCounts, summaryOf, type Counts } from './test-counts.ts'
 
 const root = resolve(import.meta.dirname, '..')
 const vitest = join(root, 'node_modules', 'vitest', 'vitest.mjs')
@@ -14,7 +14,7 @@ let stopped = false // by a signal: what has not begun is not begun
 
 try {
   const total = [await plain('unit'), await plain('load'), await host()].reduce(addCounts)
-  process.stdout.write(`${summaryOf(total)}\n`)
+  process.stdout.write(`${summaryOf(addToTotal(total))}\n`)
   process.exitCode = total.failed > 0 ? 1 : 0
 } finally {
   rmSync(results, { recursive: true, force: true })

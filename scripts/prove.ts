@@ -1,0 +1,161 @@
+// Runs the proofs, each with its control: one line each, the command that repeats a failure, and JSON beside.
+// usage: npm run prove [-- NAME...] [--seed N] [--count N] [--only CASE] [--full] [--controls all|none] [--summary]
+import { randomInt } from 'node:crypto'
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { cpus } from 'node:os'
+import { join, resolve } from 'node:path'
+import { parseArgs } from 'node:util'
+import type { Control, Proof } from '../test/prove/proof.ts'
+import { bundleIfStale, orExit } from './bundle.ts'
+import { reasonToLeaveOutHost } from './host-fence.ts'
+import { brokenTree, removeTree } from './prove-control.ts'
+import { loadProof, proofNames } from './prove-proofs.ts'
+import { killLanes, type Run, runProof } from './prove-run.ts'
+import { addCounts, addToTotal, type Counts, noCounts, summaryOf } from './test-counts.ts'
+
+const root = resolve(import.meta.dirname, '..')
+const results = join(root, 'test', 'prove', 'results')
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    seed: { type: 'string' },
+    count: { type: 'string' },
+    only: { type: 'string' },
+    full: { type: 'boolean', default: false },
+    controls: { type: 'string' },
+    summary: { type: 'boolean', default: false },
+  },
+})
+
+/** What is known of one proof after its run. */
+type Proven = {
+  readonly name: string
+  readonly claim: string
+  readonly unit: string
+  readonly share: 'ci' | 'full' | 'some'
+  readonly seed: number
+  readonly run: Run | null
+  readonly leftOut: string | null
+  readonly controls: readonly ControlRun[]
+}
+type ControlRun = { readonly patch: string; readonly foundAfter: number | null; readonly run: Run }
+
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+  process.on(signal, () => {
+    killLanes()
+    process.exit(130)
+  })
+
+const seed = numberOf('seed') ?? randomInt(2 ** 30)
+const names = positionals.length > 0 ? positionals : [...proofNames]
+const unknown = names.filter((name) => !(proofNames as readonly string[]).includes(name))
+if (unknown.length > 0) {
+  process.stderr.write(`no such proof: ${unknown.join(', ')}; there are ${proofNames.join(', ')}\n`)
+  process.exit(64)
+}
+await orExit(bundleIfStale())
+await main()
+
+async function main(): Promise<void> {
+  const proven: Proven[] = []
+  for (const name of names) proven.push(await prove(await loadProof(name)))
+  const counts = proven.map(countsOf).reduce(addCounts, noCounts)
+  write(`${summaryOf(addToTotal(counts))}\n`)
+  process.exitCode = counts.failed > 0 ? 1 : 0
+}
+
+async function prove(proof: Proof): Promise<Proven> {
+  const { name, claim, unit } = proof
+  const share = values.count === undefined ? (values.full ? 'full' : 'ci') : 'some'
+  const known = { name, claim, unit, share, seed } as const
+  const leftOut = proof.isOnHost ? (reasonToLeaveOutHost() ?? null) : null
+  if (leftOut !== null) {
+    const isRequired = process.env['VMLEDGER_REQUIRE_HOST'] === '1'
+    write(`${isRequired ? 'FAILED' : 'left out'} ${name}: ${leftOut}\n`)
+    return { ...known, run: null, leftOut, controls: [] }
+  }
+  const count = numberOf('count') ?? proof.share[values.full ? 'full' : 'ci']
+  const only = values.only ?? null
+  const run = await runProof(proof, { root, seed, count, only, stopsEarly: false })
+  tell(proof, run)
+  const controls: ControlRun[] = []
+  for (const control of controlsOf(proof)) controls.push(await runControl(proof, control))
+  const done = { ...known, run, leftOut, controls }
+  mkdirSync(results, { recursive: true })
+  const at = { at: new Date().toISOString(), node: process.version, cpus: cpus().length }
+  writeFileSync(join(results, `${name}.json`), `${JSON.stringify({ ...at, ...done }, null, 2)}\n`)
+  return done
+}
+
+/** A case that is run again needs no control. */
+function controlsOf({ controls, controlsInCi }: Proof): readonly Control[] {
+  if (values.controls === 'none' || values.only !== undefined) return []
+  if (values.controls === undefined && values.count !== undefined) return []
+  const isOne = controlsInCi === 'any' && !values.full && values.controls !== 'all'
+  return isOne ? controls.slice(seed % controls.length, (seed % controls.length) + 1) : controls
+}
+
+async function runControl(proof: Proof, control: Control): Promise<ControlRun> {
+  const { patch, within } = control
+  const tree = brokenTree(control)
+  try {
+    const run = await runProof(proof, {
+      root: tree,
+      seed,
+      count: within,
+      only: null,
+      stopsEarly: true,
+    })
+    // A lane that breaks is no finding: the patch may have broken more than it was meant to.
+    const isFound = run.found.length > 0 && run.broken === null
+    const found = isFound
+      ? `control found it after ${run.done}: ${run.found[0]?.what}`
+      : `control NOT FOUND within ${run.done}${run.broken === null ? '' : `: ${run.broken}`}`
+    const line = `${patch.padEnd(26)} ${secondsOf(run)}  ${found}`
+    write(`  ${isFound ? 'ok    ' : 'FAILED'} ${line.length > 180 ? `${line.slice(0, 180)}...` : line}\n`)
+    return { patch, foundAfter: isFound ? run.done : null, run }
+  } finally {
+    removeTree(tree)
+  }
+}
+
+function tell({ name, unit }: Proof, run: Run): void {
+  const isOk = run.broken === null && run.found.length === 0
+  const amount = `${run.done.toLocaleString('en-US')} ${unit}`
+  const figures = Object.entries(run.figures).map(([what, value]) => `${what} ${value}`)
+  write(
+    `${isOk ? 'ok    ' : 'FAILED'} ${name.padEnd(16)} ${amount.padEnd(24)} seed ${seed}  ${secondsOf(run)}  ${figures.join(', ')}\n`,
+  )
+  if (run.broken !== null) write(`  it could not run: ${run.broken}\n`)
+  for (const { what, again } of run.found)
+    write(`  ${what}\n    again: npm run prove -- ${name} ${again}\n`)
+}
+
+/** A proof and each of its controls count as one. */
+function countsOf({ run, controls }: Proven): Counts {
+  if (run === null) {
+    const isRequired = process.env['VMLEDGER_REQUIRE_HOST'] === '1'
+    return { passed: 0, failed: isRequired ? 1 : 0, skipped: isRequired ? 0 : 1 }
+  }
+  const oks = [
+    run.broken === null && run.found.length === 0 && run.done > 0,
+    ...controls.map(({ foundAfter }) => foundAfter !== null),
+  ]
+  return { passed: oks.filter(Boolean).length, failed: oks.filter((ok) => !ok).length, skipped: 0 }
+}
+
+function numberOf(option: 'seed' | 'count'): number | null {
+  const text = values[option]
+  if (text === undefined) return null
+  if (/^\d{1,15}$/.test(text)) return Number(text)
+  process.stderr.write(`--${option} takes a number, not ${JSON.stringify(text)}\n`)
+  process.exit(64)
+}
+
+function secondsOf({ seconds }: Run): string {
+  return `${seconds.toFixed(1).padStart(6)} s`
+}
+
+function write(text: string): void {
+  process.stdout.write(text)
+}
