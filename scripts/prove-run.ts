@@ -49,7 +49,10 @@ export async function runProof(proof: Proof, request: RunRequest): Promise<Run> 
 
 type Lane = { readonly result: Result; readonly broken: string | null }
 
-async function runLane(proof: Proof, { root, ...request }: RunRequest & { first: number }): Promise<Lane> {
+async function runLane(
+  proof: Proof,
+  { root, ...request }: RunRequest & { first: number },
+): Promise<Lane> {
   const scratch = mkdtempSync(join(scratchRoot, 'vmledger-prove-'))
   const file = join(scratch, 'result.json')
   try {

@@ -112,7 +112,9 @@ async function runControl(proof: Proof, control: Control): Promise<ControlRun> {
       ? `control found it after ${run.done}: ${run.found[0]?.what}`
       : `control NOT FOUND within ${run.done}${run.broken === null ? '' : `: ${run.broken}`}`
     const line = `${patch.padEnd(26)} ${secondsOf(run)}  ${found}`
-    write(`  ${isFound ? 'ok    ' : 'FAILED'} ${line.length > 180 ? `${line.slice(0, 180)}...` : line}\n`)
+    write(
+      `  ${isFound ? 'ok    ' : 'FAILED'} ${line.length > 180 ? `${line.slice(0, 180)}...` : line}\n`,
+    )
     return { patch, foundAfter: isFound ? run.done : null, run }
   } finally {
     removeTree(tree)

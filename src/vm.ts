@@ -349,6 +349,13 @@ export class Vm {
     const driver = this.#driver(held.kind)
     const fence = await host.fence(place)
     try {
+      // A free lock proves nothing while whoever intended the VMM may be about to start it: another
+      // handle of this VM, or this one, in the middle of `spawn`.
+      if (held.state === 'intended' && fence.vmm === 'taken' && fence.helpers !== 'taken')
+        return {
+          outcome: 'busy',
+          error: { code: 'CREATOR_ALIVE', message: 'it may be about to start' },
+        }
       return await driver.release({ place, hold: null, fence }, held)
     } finally {
       fence.close()

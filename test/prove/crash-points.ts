@@ -71,7 +71,8 @@ function heldAt(first: string): readonly Kind[] {
   const [kind = '', act = '', ...moment] = first.split(' ')
   const index = (kinds as readonly string[]).indexOf(kind)
   if (act === 'create') return kinds.slice(0, moment[0] === 'before' ? index : index + 1)
-  if (act === 'release') return kinds.slice(0, moment.join(' ') === 'after outcome' ? index : index + 1)
+  if (act === 'release')
+    return kinds.slice(0, moment.join(' ') === 'after outcome' ? index : index + 1)
   return first === 'running' ? kinds : kinds.slice(0, -1)
 }
 
@@ -169,7 +170,10 @@ class Batch {
       new RegExp(`\\b${id.replace('-', '[-_]')}\\b`).test(problem),
     )
     const guilty = named.length === 1 ? named[0]! : this.#crashes[0]!
-    this.problems.push([nameOf(guilty.crash), [`${nameOf(guilty.crash)}: ${problem}`.slice(0, 500)]])
+    this.problems.push([
+      nameOf(guilty.crash),
+      [`${nameOf(guilty.crash)}: ${problem}`.slice(0, 500)],
+    ])
   }
 }
 

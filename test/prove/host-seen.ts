@@ -44,6 +44,7 @@ export const namesIn = (home: string, folders: readonly string[]): string[] =>
     .filter((folder) => existsSync(join(home, folder)))
     .flatMap((folder) =>
       readdirSync(join(home, folder), { recursive: true }).map(
-        (name) => `name ${folder}/${String(name)} ${statSync(join(home, folder, String(name))).ino}`,
+        (name) =>
+          `name ${folder}/${String(name)} ${statSync(join(home, folder, String(name))).ino}`,
       ),
     )

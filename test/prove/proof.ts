@@ -59,7 +59,7 @@ export class Findings {
   }
 
   add(again: string, problems: readonly string[]): void {
-    for (const what of problems.slice(0, 5)) this.all.push({ what, again })
+    for (const what of problems.slice(0, 2)) this.all.push({ what, again })
   }
 
   get isEnough(): boolean {

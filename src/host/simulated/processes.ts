@@ -50,6 +50,8 @@ export function addProcess(
   const others = machine.processes.filter((process) => process.pid !== added.pid)
   const forgotten = new Set(others.filter((process) => !process.isAlive).slice(0, -deadMax))
   machine.processes = [...others.filter((process) => !forgotten.has(process)), added]
+  // What the dead process had open, this one has not.
+  for (const thing of machine.things) if (thing.usedBy === added.pid) thing.usedBy = null
   return added
 }
 

@@ -18,7 +18,8 @@ export function hostWithPoints(home, at) {
     ...driver,
     create: (context, resource) =>
       around(`${driver.kind} create`, () => driver.create(context, resource)),
-    release: (context, held) => around(`${driver.kind} release`, () => driver.release(context, held)),
+    release: (context, held) =>
+      around(`${driver.kind} release`, () => driver.release(context, held)),
     ...(driver.releaseMany && {
       releaseMany: (requests) =>
         around(`${driver.kind} release`, () => driver.releaseMany(requests)),
