@@ -3,7 +3,7 @@ import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import type { Proof } from '../test/prove/proof.ts'
 
-export const proofNames = ['crash-points', 'simulation'] as const
+export const proofNames = ['crash-points', 'simulation', 'golden'] as const
 
 const folder = resolve(import.meta.dirname, '..', 'test', 'prove')
 

@@ -7,6 +7,8 @@ import { World } from '../../../src/testing/index.ts'
 /** One VM as its events told it, kept by nobody else's fold. */
 type Told = {
   phase: string
+  /** The phase in which it was before its first claim. */
+  claimedFrom: string | null
   generation: number
   owner: { readonly pid: number; readonly startTime: number | null }
   readonly intended: Set<string>
@@ -90,6 +92,7 @@ export class Invariants {
     if (type === 'resource.acquired' && key.startsWith('process:')) vm.wasSpawned = true
     if (type === 'subnet.allocated') vm.octet = data['octet'] as number
     if (type === 'cleanup.started') {
+      vm.claimedFrom ??= vm.phase
       vm.phase = 'cleaning'
       vm.generation = (data['claim'] as { generation: number }).generation
     } else if (type.startsWith('cleanup.')) this.#isOfTheNewestClaim(id, vm, event)
@@ -146,7 +149,8 @@ export class Invariants {
     for (const { pid, startTime } of vmmsOf(machine, id))
       if (made < (startTime ?? 0)) this.#break(`${kind} ${name} was removed, its VMM ${pid} lives`)
     const vm = this.told.get(id)
-    if (vm === undefined || this.mayDie.has(id) || vm.wasSpawned || !making.has(vm.phase)) return
+    if (vm === undefined || this.mayDie.has(id) || vm.wasSpawned) return
+    if (!making.has(vm.claimedFrom ?? vm.phase)) return
     const owner = machine.processes.find(({ pid }) => pid === vm.owner.pid)
     if (owner?.isAlive === true && owner.startTime === vm.owner.startTime)
       this.#break(`${kind} ${name} was removed, its owner ${owner.pid} lives and makes ${id}`)
@@ -208,6 +212,7 @@ const vmmsOf = ({ processes }: Machine, id: string): SimulatedProcess[] =>
 
 const newlyTold = (data: Record<string, unknown>): Told => ({
   phase: 'creating',
+  claimedFrom: null,
   generation: 0,
   owner: data['owner'] as Told['owner'],
   intended: new Set(),

@@ -332,7 +332,7 @@ const happenings = (
     ['supervise', 6],
     ['gc', 8],
     ['start', 3],
-    ['twin', 1],
+    ['twin', 2],
     ['close', 2],
     ['adopt', 1],
     ['crash', 2],
