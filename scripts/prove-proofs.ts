@@ -3,7 +3,14 @@ import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import type { Proof } from '../test/prove/proof.ts'
 
-export const proofNames = ['crash-points', 'simulation', 'golden'] as const
+export const proofNames = [
+  'crash-points',
+  'simulation',
+  'bad-input',
+  'golden',
+  'random-kills',
+  'writers',
+] as const
 
 const folder = resolve(import.meta.dirname, '..', 'test', 'prove')
 

@@ -32,8 +32,10 @@ const freeForm: ReadonlySet<string> = new Set<EventType>([
  * @throws LedgerError INVALID_EVENT
  */
 export function encodeData(type: string, data: unknown): { text: string; data: unknown } {
-  const parsed = parseEventData(type, data)
-  const text = JSON.stringify(parsed)
+  const checked = parseEventData(type, data)
+  const checkedText = JSON.stringify(checked)
+  const parsed = mayHoldHalfCharacters(checkedText) ? wholeCharacters(checkedText) : checked
+  const text = parsed === checked ? checkedText : JSON.stringify(parsed)
   const bytes = Buffer.byteLength(text)
   if (bytes > limits.eventBytesMax)
     throw new LedgerError(
@@ -42,6 +44,15 @@ export function encodeData(type: string, data: unknown): { text: string; data: u
     )
   return { text, data: freeForm.has(type) ? JSON.parse(text) : parsed }
 }
+
+/** JSON.stringify escapes half of a surrogate pair: a text that was cut may end in one. */
+const mayHoldHalfCharacters = (text: string): boolean => text.includes('\\ud')
+
+/** SQLite's columns are UTF-8, which has no half characters: a row would differ from its event for ever. */
+const wholeCharacters = (text: string): unknown =>
+  JSON.parse(text, (_, value: unknown) =>
+    typeof value === 'string' ? Buffer.from(value).toString() : value,
+  )
 
 /** The event in a stored row. @throws CorruptEventError */
 export function decode(
