@@ -9,6 +9,9 @@ export const proofNames = [
   'bad-input',
   'golden',
   'random-kills',
+  'failing-syscalls',
+  'power-cut',
+  'census',
   'writers',
 ] as const
 

@@ -43,13 +43,23 @@ async function run(options: ProofOptions): Promise<Result> {
   const after = census(disk, home)
   for (const [what, value] of Object.entries(before))
     if (after[what] !== value)
-      found.add(`--count ${count}`, [`${what} before: ${value}; after ${done} rounds: ${after[what]}`])
-  found.add('', ledger.verify().findings.map((finding) => `verify: ${JSON.stringify(finding)}`))
+      found.add(`--count ${count}`, [
+        `${what} before: ${value}; after ${done} rounds: ${after[what]}`,
+      ])
+  found.add(
+    '',
+    ledger.verify().findings.map((finding) => `verify: ${JSON.stringify(finding)}`),
+  )
   ledger.close()
   return { done, found: found.all, figures: { compared: Object.keys(before).join(', ') } }
 }
 
-async function oneRound(ledger: Ledger, home: string, image: string, id: string): Promise<string[]> {
+async function oneRound(
+  ledger: Ledger,
+  home: string,
+  image: string,
+  id: string,
+): Promise<string[]> {
   const request = JSON.stringify({ home, id, at: 'running', image })
   const { signal, stderr } = spawnSync(process.execPath, [owner, request], { encoding: 'utf8' })
   if (signal !== 'SIGKILL') return [`${id} was not killed while it ran: ${stderr}`]

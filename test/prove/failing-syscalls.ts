@@ -15,7 +15,7 @@ export const proof: Proof = {
   claim:
     'a write, sync, rename or removal that fails, once or from then on, or kills, loses nothing acknowledged, and a later pass gives everything back',
   unit: 'faults',
-  share: { ci: sampleInCi, full: 1_000 },
+  share: { ci: sampleInCi, full: 2_500 },
   isOnHost: true,
   lanes: 2,
   controls: [{ patch: 'failing-syscalls-full-swallowed', within: 400 }],
@@ -48,7 +48,10 @@ async function run(options: ProofOptions): Promise<Result> {
     const lived = live(scratch, `h-${done}`, image, fault)
     acknowledged += lived.recorded.length
     const problems = [...lived.threw, ...(await after(join(scratch, `h-${done}`), lived.recorded))]
-    found.add(`--only '${nameOf(fault)}'`, problems.map((what) => `${nameOf(fault)}: ${what}`))
+    found.add(
+      `--only '${nameOf(fault)}'`,
+      problems.map((what) => `${nameOf(fault)}: ${what}`),
+    )
     rmSync(join(scratch, `h-${done}`), { recursive: true, force: true })
     done += 1
   }
@@ -65,7 +68,7 @@ const nameOf = ({ call, how, when }: Fault): string => `${call} ${how} ${when}`
 const faultsOf = (calls: ReadonlyMap<string, number>): Fault[] =>
   [...calls].flatMap(([call, times]) =>
     Array.from({ length: times }, (_, index) =>
-      faults.flatMap((how) => {
+      faults.flatMap((how): Fault[] => {
         const when = String(index + 1)
         return how === 'signal=KILL'
           ? [{ call, how, when }]
@@ -128,8 +131,10 @@ async function after(home: string, recorded: readonly string[]): Promise<string[
     if (lost.length > 0) problems.push(`${lost.length} of ${recorded.length} events are lost`)
     const reports = await ledger.reconcile({ force: true, waitsForRetry: false })
     for (const { result, failed } of reports)
-      if (result !== 'cleaned') problems.push(`the pass after it: ${JSON.stringify({ result, failed })}`)
-    for (const finding of ledger.verify().findings) problems.push(`verify: ${JSON.stringify(finding)}`)
+      if (result !== 'cleaned')
+        problems.push(`the pass after it: ${JSON.stringify({ result, failed })}`)
+    for (const finding of ledger.verify().findings)
+      problems.push(`verify: ${JSON.stringify(finding)}`)
     ledger.close()
   } catch (error) {
     const { message } = error as Error

@@ -47,7 +47,10 @@ async function run(options: ProofOptions): Promise<Result> {
           await sleep(20 + random() * betweenCutsMsMax)
           const told = writer.told()
           acknowledged += told.length
-          found.add(`--seed ${seed} --count ${count}`, await cutAndLook(join(machine, kind), kind, told))
+          found.add(
+            `--seed ${seed} --count ${count}`,
+            await cutAndLook(join(machine, kind), kind, told),
+          )
           done += 1
         }
       } finally {
@@ -99,11 +102,7 @@ function startWriter(at: string, kind: (typeof fileSystems)[number], seed: numbe
   }
 }
 
-async function cutAndLook(
-  at: string,
-  kind: string,
-  told: readonly string[],
-): Promise<string[]> {
+async function cutAndLook(at: string, kind: string, told: readonly string[]): Promise<string[]> {
   const clone = `${at}-clone`
   execFileSync('cp', ['--reflink=always', `${at}.img`, `${clone}.img`])
   mkdirSync(clone)

@@ -32,6 +32,7 @@ async function tries(work) {
 }
 
 function refused(error) {
-  if (error instanceof LedgerError) say(`refused ${error.code}`)
+  // What a file system refuses outside the log comes as it is: EIO, ENOSPC.
+  if (error instanceof LedgerError || /^E[A-Z]+$/.test(error?.code)) say(`refused ${error.code}`)
   else say(`threw ${String(error?.stack ?? error).replaceAll('\n', ' ')}`)
 }
