@@ -8,7 +8,16 @@ import { hostSeen, namesIn } from './host-seen.ts'
 import { Findings, type Proof, type ProofOptions, type Result } from './proof.ts'
 
 /** In the order in which owner.mjs makes them; they are released in the other. */
-const kinds = ['directory', 'subnet', 'file', 'tap', 'nft_table', 'process'] as const
+const kinds = [
+  'directory',
+  'subnet',
+  'file',
+  'overlay',
+  'socket',
+  'tap',
+  'nft_table',
+  'process',
+] as const
 type Kind = (typeof kinds)[number]
 
 /** Where the supervisor dies, where the cleaner behind it dies, if it does. */
