@@ -78,7 +78,7 @@ function ends([program = '', ...args]: readonly string[], root: string): Promise
   })
   running.add(child)
   let said = ''
-  child.stderr.on('data', (bytes: Buffer) => (said = `${said}${bytes}`.slice(-stderrMax)))
+  child.stderr.on('data', (bytes: Buffer) => (said = `${said}${String(bytes)}`.slice(-stderrMax)))
   return new Promise((settle, reject) => {
     child.on('error', reject)
     child.on('close', (code, signal) => {
@@ -100,11 +100,16 @@ function addFigures(all: readonly Result['figures'][]): Result['figures'] {
   const total: Record<string, number | string> = {}
   for (const figures of all)
     for (const [name, value] of Object.entries(figures))
-      total[name] = name in total ? added(name, total[name]!, value) : value
+      total[name] = added(name, total[name], value)
   return total
 }
 
-function added(name: string, left: number | string, right: number | string): number | string {
+function added(
+  name: string,
+  left: number | string | undefined,
+  right: number | string,
+): number | string {
+  if (left === undefined) return right
   if (typeof left !== 'number' || typeof right !== 'number') return left
   if (name.startsWith('worst')) return Math.max(left, right)
   return name.startsWith('least') ? Math.min(left, right) : left + right

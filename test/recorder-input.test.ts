@@ -120,6 +120,18 @@ describe('bad input', () => {
     expect(vm.state().context.lastError).toHaveLength(8_000)
   })
 
+  test('half a character, as a text that was cut may end in, is stored as every row can hold it', async () => {
+    const ledger = openTestLedger()
+    const vm = await ledger.createVm({ backend: 'half \ud83d', config: { emoji: '\ud83d\ude00' } })
+    const error = { code: 'X', message: `${'x'.repeat(7_999)}\ud83d\ude00` }
+    await vm.record({ type: 'vm.create_failed', data: { error } })
+    expect(ledger.verify().findings).toEqual([])
+    expect(vm.state().context).toMatchObject({
+      backend: 'half \ufffd',
+      config: { emoji: '\ud83d\ude00' },
+    })
+  })
+
   test('a config over 64 KiB is refused', async () => {
     const ledger = openTestLedger()
     await expect(

@@ -1,4 +1,5 @@
 /** A VMM that runs is never told to have failed, whatever the ledger could not record of it. */
+import { EventEmitter, once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { expect, test } from 'vitest'
 import type { Host } from '../src/host/port.ts'
@@ -38,3 +39,29 @@ test(
     expect(world.standing()).toEqual([])
   },
 )
+
+test('a VMM that is about to start is not taken for one that never did, by a stop in between', async () => {
+  const world = new World()
+  const real = simulatedHost({ world })
+  const start = new EventEmitter()
+  const mayStart = once(start, 'now')
+  const host: Host = {
+    ...real,
+    spawn: async (context, request) => {
+      await mayStart
+      return real.spawn(context, request)
+    },
+  }
+  const ledger = openTestLedger({ host })
+  const vm = await ledger.createVm({ backend: 'test' })
+  await vm.record({ type: 'vm.created' })
+  await vm.record({ type: 'vm.starting' })
+  const starting = vm.spawn('vmm', [])
+  while (vm.resources().at(-1)?.kind !== 'process') await sleep(1)
+  await expect(vm.stop()).rejects.toMatchObject({ code: 'CLEANUP_FAILED' })
+  expect(vm.resources().at(-1)).toMatchObject({ kind: 'process', state: 'intended' })
+  start.emit('now')
+  await starting.catch(() => undefined)
+  await vm.close()
+  expect(world.standing()).toEqual([])
+})

@@ -13,6 +13,7 @@ import { placeOf } from '../../src/host/place.ts'
 import { tapName } from '../../src/host/resources.ts'
 import { simulatedHost } from '../../src/host/simulated/host.ts'
 import { seededRandom } from '../../src/host/simulated/random.ts'
+import { parseQcow2 } from '../../src/images/qcow2.ts'
 import { type Ledger, openLedger } from '../../src/ledger.ts'
 import { samples } from '../support/samples.ts'
 import { Findings, type Proof, type ProofOptions, type Result } from './proof.ts'
@@ -40,7 +41,8 @@ const kinds = {
   stored: 100,
   path: 250,
   event: 300,
-  id: 324,
+  header: 50,
+  id: 274,
 }
 type Kind = keyof typeof kinds
 const plan = Object.entries(kinds).flatMap(([kind, n]) => Array<Kind>(n).fill(kind as Kind))
@@ -95,6 +97,8 @@ async function run(options: ProofOptions): Promise<Result> {
   const found = new Findings(options)
   const { seed, first, count } = options
   const only = options.only === null ? null : Number(options.only)
+  // Commands that run in this process listen for signals, each anew.
+  process.setMaxListeners(0)
   const tries = new Tries(options.scratch, await makeDatabase(join(options.scratch, 'template')))
   const [from, to] = only === null ? [first, first + count] : [only, only + 1]
   let done = 0
@@ -217,6 +221,27 @@ class Tries {
     } catch (error) {
       return error instanceof CorruptEventError ? [] : [`decode threw ${String(error)}: ${broken}`]
     }
+  }
+
+  /** The first bytes of an image: what it names is what was put there, or it is not understood. */
+  async header(): Promise<string[]> {
+    const backing = this.#chance(0.7) ? `/images/${this.#word()}.ext4` : null
+    const head = qcow2Header(this.#pick([2, 3] as const), backing)
+    const isWhole = this.#chance(0.5)
+    const bytes = isWhole
+      ? head
+      : Buffer.concat([this.#damaged(head.subarray(0, 4096)), head.subarray(4096)])
+    const said = parseQcow2(bytes)
+    const names = said.kind === 'qcow2' ? [said.backing, said.dataFile] : []
+    const problems = names.some((name) => name?.includes('\0') === true)
+      ? ['a name holds a NUL']
+      : []
+    if (isWhole && (said.kind !== 'qcow2' || said.backing !== backing))
+      problems.push(`a header that names ${backing} is read as ${JSON.stringify(said)}`)
+    // Whoever takes an image with a backing file for a raw one lets that file be deleted.
+    if (said.kind === 'raw' && bytes.subarray(0, 4).equals(head.subarray(0, 4)))
+      problems.push('a qcow2 is taken for raw')
+    return problems
   }
 
   /** Through the one door: what is refused is not written. */
@@ -390,12 +415,31 @@ class Tries {
   }
 }
 
+/** As qemu-img writes it: the name of the backing file follows the end of the extensions. */
+function qcow2Header(version: 2 | 3, backing: string | null): Buffer {
+  const head = Buffer.alloc(65_536)
+  const length = version === 2 ? 72 : 104
+  head.writeUInt32BE(0x514649fb, 0)
+  head.writeUInt32BE(version, 4)
+  head.writeUInt32BE(16, 20)
+  head.writeBigUInt64BE(1_048_576n, 24)
+  if (version === 3) {
+    head.writeUInt32BE(4, 96)
+    head.writeUInt32BE(length, 100)
+  }
+  if (backing === null) return head
+  head.writeBigUInt64BE(BigInt(length + 8), 8)
+  head.writeUInt32BE(Buffer.byteLength(backing), 16)
+  head.write(backing, length + 8)
+  return head
+}
+
 /** The grammar once more, character by character. */
 const isIdByHand = (text: unknown): boolean =>
   typeof text === 'string' &&
   text.length >= 1 &&
   text.length <= 63 &&
-  [...text].every((character) => idCharacters.includes(character)) &&
+  text.split('').every((character) => idCharacters.includes(character)) &&
   !text.startsWith('-')
 
 const isBelow = (path: string, home: string): boolean =>
@@ -427,7 +471,7 @@ function jsonOf(value: unknown): string {
 /** What was thrown, with nothing said meanwhile. */
 async function quietly(work: () => Promise<unknown>): Promise<unknown> {
   const streams = [process.stdout, process.stderr]
-  const writes = streams.map((stream) => stream.write)
+  const writes = streams.map((stream) => stream.write.bind(stream))
   for (const stream of streams) stream.write = () => true
   try {
     await work()

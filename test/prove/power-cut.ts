@@ -84,13 +84,13 @@ function startWriter(at: string, kind: (typeof fileSystems)[number], seed: numbe
   const child = spawn(process.execPath, [acker, home, 'writer', String(seed)], {
     stdio: ['ignore', 'pipe', 'inherit'],
   })
-  let said = ''
-  child.stdout.on('data', (text: Buffer) => (said += String(text)))
+  const said = { text: '' }
+  child.stdout.on('data', (text: Buffer) => (said.text += String(text)))
   const ended = new Promise<void>((end) => child.once('close', () => end()))
   return {
-    told: () => said.split('\n').slice(0, -1),
+    told: () => said.text.split('\n').slice(0, -1),
     speaks: async () => {
-      for (let waits = 0; said === ''; waits++) {
+      for (let waits = 0; said.text === ''; waits++) {
         if (waits > 600) throw new Error('the writer does not write')
         await sleep(50)
       }

@@ -28,7 +28,7 @@ await vm.record({ type: 'vm.running' })
 point(at, 'running')
 // Its VMM would have ended by now, and nobody would have the socket open.
 server.close()
-await vm.close()
+await Promise.resolve(vm.close())
 ledger.close()
 
 async function acquire(resource) {

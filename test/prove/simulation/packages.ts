@@ -2,10 +2,10 @@
 import { cpSync, mkdirSync, readdirSync, symlinkSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
+import type * as Library from '../../../src/index.ts'
+import type * as Testing from '../../../src/testing/index.ts'
 
-export type Package = typeof import('../../../src/index.ts') & {
-  readonly simulatedHost: (typeof import('../../../src/testing/index.ts'))['simulatedHost']
-}
+export type Package = Pick<typeof Library, 'openLedger'> & Pick<typeof Testing, 'simulatedHost'>
 
 const root = resolve(import.meta.dirname, '../../..')
 

@@ -110,9 +110,9 @@ class Story {
       const cleaner = this.#start(true)
       if (cleaner === null) throw new Error('no package is left for the last passes')
       const passing = this.#try(() => cleaner.ledger.reconcile())
-      let isDone = false
-      void passing.then(() => (isDone = true))
-      for (let turn = 0; !isDone; turn++) {
+      const end = { isDone: false }
+      void passing.then(() => (end.isDone = true))
+      for (let turn = 0; !end.isDone; turn++) {
         if (turn > 5_000) throw new Error('a pass without faults does not end')
         this.#scheduler.step(this.#random)
         await this.#scheduler.settle()
