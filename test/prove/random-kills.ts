@@ -1,5 +1,5 @@
 /** Busy supervisors on one home are killed at random instants: whatever one of them was told is durable, is there. */
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { simulatedHost } from '../../src/host/simulated/host.ts'
@@ -30,6 +30,7 @@ const startMsMax = 30_000
 async function run(options: ProofOptions): Promise<Result> {
   const { seed, first, count, scratch } = options
   process.env['NODE_COMPILE_CACHE'] = join(scratch, 'compile-cache')
+  spawnSync(process.execPath, [acker, join(scratch, 'warm'), 'warm', '0', 'warm'])
   const found = new Findings(options)
   let [done, acknowledged] = [0, 0]
   while (done < count && !found.isEnough) {
