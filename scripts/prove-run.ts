@@ -1,6 +1,6 @@
 // Runs a proof in a tree, in as many lanes as it takes, and adds up what they found.
 import { spawn } from 'node:child_process'
-import { existsSync, mkdtempSync, readFileSync, realpathSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, realpathSync, rmSync, statfsSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Finding, Proof, Result } from '../test/prove/proof.ts'
@@ -21,7 +21,9 @@ export type Run = Result & {
   readonly broken: string | null
 }
 
-const scratchRoot = existsSync('/dev/shm') ? '/dev/shm' : realpathSync(tmpdir())
+const gib = 2 ** 30
+/** Memory, where there is enough of it: below 1 GiB of free space a ledger refuses new VMs. */
+const scratchRoot = freeBytes('/dev/shm') > 4 * gib ? '/dev/shm' : realpathSync(tmpdir())
 const stderrMax = 4_000
 
 export async function runProof(proof: Proof, request: RunRequest): Promise<Run> {
@@ -68,6 +70,12 @@ async function runLane(
 }
 
 const nothing: Result = { done: 0, found: [], figures: {} }
+
+function freeBytes(directory: string): number {
+  if (!existsSync(directory)) return 0
+  const { bavail, bsize } = statfsSync(directory)
+  return bavail * bsize
+}
 
 /** null where it ended well, else why not. */
 function ends([program = '', ...args]: readonly string[], root: string): Promise<string | null> {

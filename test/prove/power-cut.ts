@@ -23,6 +23,8 @@ export const proof: Proof = {
 const acker = resolve(import.meta.dirname, 'children/acker.mjs')
 const fileSystems = ['ext4', 'xfs'] as const
 const mib = 1024 * 1024
+/** Sparse; a ledger refuses new VMs below 1 GiB of free space. */
+const [machineMib, diskMib] = [12_288, 2_048]
 const betweenCutsMsMax = 400
 
 /**
@@ -33,7 +35,7 @@ async function run(options: ProofOptions): Promise<Result> {
   const { scratch, count, seed } = options
   const found = new Findings(options)
   const machine = join(scratch, 'machine')
-  makeDisk(`${machine}.img`, 'xfs', 1_600)
+  makeDisk(`${machine}.img`, 'xfs', machineMib)
   mountDisk(`${machine}.img`, machine)
   let [done, acknowledged] = [0, 0]
   try {
@@ -77,7 +79,7 @@ function mountDisk(file: string, at: string): void {
 
 /** A busy supervisor on a disk of its own, and what it said so far. */
 function startWriter(at: string, kind: (typeof fileSystems)[number], seed: number) {
-  makeDisk(`${at}.img`, kind, 320)
+  makeDisk(`${at}.img`, kind, diskMib)
   mountDisk(`${at}.img`, at)
   const home = join(at, 'home')
   openLedger({ home, host: simulatedHost() }).close()
