@@ -112,7 +112,7 @@ async function cutAndLook(at: string, kind: string, told: readonly string[]): Pr
   const how = kind === 'xfs' ? 'loop,nouuid' : 'loop'
   execFileSync('mount', ['-o', how, `${clone}.img`, clone], { stdio: 'pipe' })
   try {
-    const ledger = openLedger({ home: join(clone, 'home'), host: simulatedHost() })
+    const ledger = openLedger({ home: join(clone, 'home'), host: simulatedHost(), adoptHost: true })
     const stored = new Set<string>()
     for await (const { eventId } of ledger.events()) stored.add(eventId)
     const lost = told.filter((id) => !stored.has(id)).length

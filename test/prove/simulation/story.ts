@@ -167,6 +167,8 @@ class Story {
       home: this.#home,
       host: this.#scheduler.gated(host, number),
       clock: this.#clock,
+      // It is a copy of the template, made for this seed.
+      adoptHost: true,
     })
     ledger.subscribe((event) => this.invariants.hear(event))
     const started = { number, pid, host, ledger }
