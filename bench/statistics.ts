@@ -2,7 +2,7 @@
 
 /** One value a round. */
 export type Samples = { readonly doc: string; readonly unit: string; readonly values: number[] }
-type Summary = {
+export type Summary = {
   readonly doc: string
   readonly unit: string
   readonly n: number
@@ -10,10 +10,13 @@ type Summary = {
   readonly min: number
   readonly max: number
 }
-export type Result = {
-  readonly node: string
-  readonly samples: Readonly<Record<string, Summary>>
-  readonly ratios: Readonly<Record<string, number>>
+/** What is asked for: `measured` at most (or at least) `limit`. */
+export type Target = {
+  readonly doc: string
+  readonly unit: string
+  readonly measured: number
+  readonly limit: number
+  readonly sense: 'at most' | 'at least'
 }
 
 export function median(values: readonly number[]): number {
@@ -44,26 +47,51 @@ export const summarise = (samples: Readonly<Record<string, Samples>>): Record<st
 export const ratio = (left: Samples, right: Samples): number =>
   round(median(left.values.map((value, index) => value / right.values[index]!)))
 
-export function table({ samples, ratios }: Result): string {
-  const rows = Object.values(samples).map((s) => [
+export const isMet = ({ measured, limit, sense }: Target): boolean =>
+  sense === 'at most' ? measured <= limit : measured >= limit
+
+export const sampleRows = (samples: Readonly<Record<string, Summary>>): string[][] => [
+  ['what', 'median', 'min', 'max', 'n'],
+  ...Object.values(samples).map((s) => [
     s.doc,
-    `${s.median} ${s.unit}`,
-    String(s.min),
-    String(s.max),
+    `${short(s.median)} ${s.unit}`,
+    short(s.min),
+    short(s.max),
     String(s.n),
-  ])
-  const all = [['what', 'median', 'min', 'max', 'n'], ...rows]
-  const widths = [0, 1, 2, 3, 4].map((column) => Math.max(...all.map((row) => row[column]!.length)))
-  const lines = all.map((row) =>
-    row
-      .map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!)))
-      .join('  '),
-  )
-  return [
-    ...lines,
-    '',
-    ...Object.entries(ratios).map(([name, r]) => `${name.padEnd(44)} ${r}`),
-  ].join('\n')
+  ]),
+]
+
+export const targetRows = (targets: readonly Target[]): string[][] => [
+  ['target', 'measured', 'asked for', 'met'],
+  ...targets.map((target) => [
+    target.doc,
+    `${short(target.measured)} ${target.unit}`.trim(),
+    `${target.sense} ${short(target.limit)}`,
+    isMet(target) ? 'met' : 'not met',
+  ]),
+]
+
+/** Columns under each other: the first to the left, numbers to the right. */
+export function plainTable(rows: readonly (readonly string[])[]): string {
+  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)))
+  return rows
+    .map((row) =>
+      row
+        .map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!)))
+        .join('  '),
+    )
+    .join('\n')
 }
 
-const round = (value: number): number => Math.round(value * 1000) / 1000
+export function markdownTable([head, ...rows]: readonly (readonly string[])[]): string {
+  const rule = head!.map((_, index) => (index === 0 ? '---' : '---:'))
+  return [head!, rule, ...rows].map((cells) => `| ${cells.join(' | ')} |`).join('\n')
+}
+
+/** Three digits that count, and no exponent. */
+const short = (value: number): string =>
+  Math.abs(value) >= 100 ? Math.round(value).toLocaleString('en-US') : String(round(value, 3))
+
+export function round(value: number, digits = 5): number {
+  return Number(value.toPrecision(digits))
+}
