@@ -169,8 +169,9 @@ function publish(measured: Readonly<Record<string, Samples>>): void {
   console.log(`\n${circumstances(result)}`)
 }
 
-const circumstances = ({ commit: at, node, cpu, load, size: of }: Result): string =>
-  `A ${of} run of commit ${at} on Node ${node}, ${cpu}; load ${load[0].toFixed(1)} before and ${load[1].toFixed(1)} after.`
+function circumstances({ commit: at, node, cpu, load, size: of }: Result): string {
+  return `A ${of} run of commit ${at} on Node ${node}, ${cpu}; load ${load[0].toFixed(1)} before and ${load[1].toFixed(1)} after.`
+}
 
 /** Only what stands between the markers is this program's. */
 function writeDocument(result: Result): void {

@@ -257,7 +257,10 @@ function snapshotPeer(
 
 type EmmettEvent = { readonly type: string; readonly data: unknown }
 type Emmett = {
-  sqliteConnection(options: { fileName: string }): { close(): void }
+  sqliteConnection(options: { fileName: string }): {
+    close(): void
+    command(sql: string): Promise<unknown>
+  }
   createEventStoreSchema(connection: unknown): Promise<void>
   appendToStream(
     connection: unknown,
@@ -289,6 +292,7 @@ async function emmettPeer(
   const entry = join(peersFolder, 'node_modules/@event-driven-io/emmett-sqlite/dist/index.js')
   const emmett = (await import(pathToFileURL(entry).href)) as Emmett
   const connection = emmett.sqliteConnection({ fileName: file })
+  await connection.command('PRAGMA synchronous = FULL')
   await emmett.createEventStoreSchema(connection)
   const events = life.map(({ type, data, recordedAt }) => ({
     type,

@@ -156,7 +156,7 @@ async function homeWith(home: string, vms: number, isCleaned: boolean) {
 /** What a person waits for: the whole process, from its start to its end. */
 export function commandLine(folder: string, { repeats }: ScaleSizes): Record<string, Samples> {
   const home = join(folder, 'empty')
-  openLedger({ home, host: simulatedHost() }).close()
+  openLedger({ home }).close()
   output([join(root, 'scripts', 'bundle.ts')])
   const cli = join(root, 'dist', 'cli.js')
   const start = () => elapsedMs(() => output([cli, '--home', home, 'list']))

@@ -1,5 +1,4 @@
 /** Verifies or rebuilds a home in a process of its own, so that its memory is that of this work alone. */
-import { readFileSync } from 'node:fs'
 import { openLedger } from '../src/ledger.ts'
 import { simulatedHost } from '../src/host/simulated/host.ts'
 import { elapsedMs } from './work.ts'
@@ -7,7 +6,7 @@ import { elapsedMs } from './work.ts'
 const [work, home = '', repeats = '1'] = process.argv.slice(2)
 const ledger = openLedger({ home, host: simulatedHost(), disk: false })
 const { position } = ledger.head()
-const idleMb = peakMb()
+const idleMb = process.memoryUsage.rss() / 1024 ** 2
 const perSecond = Array.from({ length: Number(repeats) }, () => (position / elapsedMs(once)) * 1000)
 process.stdout.write(JSON.stringify({ perSecond, memoryMb: peakMb() - idleMb }))
 ledger.close()
@@ -19,6 +18,5 @@ function once(): void {
 
 /** The most that was ever resident, of this process. */
 function peakMb(): number {
-  const line = /VmHWM:\s+(\d+) kB/.exec(readFileSync('/proc/self/status', 'utf8'))
-  return Number(line?.[1] ?? 0) / 1024
+  return process.resourceUsage().maxRSS / 1024
 }
