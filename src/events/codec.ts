@@ -71,7 +71,7 @@ export function decode(
     type: row.type as EventType,
     schemaVersion: row.schemaVersion,
     data,
-    metadata: parseJson(row, row.metadata) as EventMetadata,
+    metadata: parseMetadata(row),
     occurredAt: row.occurredAt,
     recordedAt: row.recordedAt,
     hash: row.hash.toString('hex'),
@@ -98,6 +98,16 @@ function upcast(row: EventRow, entry: Entry, stored: unknown, steps: Upcasts): u
   if (!parsed.success)
     throw new CorruptEventError(row.position, `${row.type}: ${problemsOf(parsed.error)}`)
   return parsed.data
+}
+
+/** Most rows of a log say the same as the one before: the supervisor that wrote them. */
+let lastMetadata = { text: 'null', value: null as unknown as EventMetadata }
+function parseMetadata(row: EventRow): EventMetadata {
+  if (row.metadata !== lastMetadata.text) {
+    const value = parseJson(row, row.metadata) as EventMetadata
+    lastMetadata = { text: row.metadata, value: Object.freeze(value) }
+  }
+  return lastMetadata.value
 }
 
 function parseJson(row: EventRow, text: string): unknown {

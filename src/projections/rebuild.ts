@@ -11,10 +11,12 @@ import { retryWhileBusy } from '../events/wait.ts'
 import type { RebuildResult } from './answers.ts'
 import { type Apply, createProjector, projections } from './projector.ts'
 
+export type IsOver = (event: RecordedEvent, after: VmState) => boolean
 export type Fold = (state: VmState, event: VmEvent) => VmState
 
 type Source = {
   readonly readPage: (streamId: null, afterPosition: number, limit: number) => RecordedEvent[]
+  readonly readStream: (streamId: string, afterVersion: number) => RecordedEvent[]
 }
 type Position = { position: number; pages: number }
 
@@ -32,10 +34,10 @@ export function rebuildProjections(
 ): RebuildResult {
   const schema = immediately(db, () => createShadows(db))
   const apply = createProjector(db, shadow)
-  const states = new Map<string, VmState>()
   const at: Position = { position: 0, pages: 0 }
+  const foldNext = createFold(db, log, absent, fold)
   const project = (events: readonly RecordedEvent[]): void =>
-    projectAll(events, states, at, apply, absent, fold)
+    projectAll(events, at, apply, foldNext)
   for (;;) {
     const page = log.readPage(null, at.position, pageEvents)
     if (page.length <= tailEventsMax) break
@@ -49,19 +51,43 @@ export function rebuildProjections(
 
 function projectAll(
   events: readonly RecordedEvent[],
-  states: Map<string, VmState>,
   at: Position,
   apply: Apply,
-  absent: VmState,
-  fold: Fold,
+  foldNext: (event: RecordedEvent) => VmState | null,
 ): void {
   const newest = new Map(events.map((event) => [event.streamId, event.position]))
   for (const event of events) {
     const isNewest = newest.get(event.streamId) === event.position
-    apply(event, foldInto(states, event, absent, fold), isNewest)
+    apply(event, foldNext(event), isNewest)
     at.position = event.position
   }
   at.pages += 1
+}
+
+/** Keeps the states of VMs that are not over; where another process goes on with one that was, it is read again. */
+function createFold(db: Database.Database, log: Source, absent: VmState, fold: Fold) {
+  const states = new Map<string, VmState>()
+  const isOver = createIsOver(db)
+  return (event: RecordedEvent): VmState | null => {
+    const vmId = vmOfStream(event.streamId)
+    if (vmId !== null && event.version > 1 && !states.has(vmId)) {
+      const earlier = log.readStream(event.streamId, 0).filter((e) => e.version < event.version)
+      states.set(
+        vmId,
+        earlier.reduce((s, e) => fold(s, e as unknown as VmEvent), absent),
+      )
+    }
+    const after = foldInto(states, event, absent, fold)
+    if (vmId !== null && after !== null && isOver(event, after)) states.delete(vmId)
+    return after
+  }
+}
+
+/** A cleaned VM of which nothing follows by now: its state need not be kept. Most VMs of a long log are so. */
+export function createIsOver(db: Database.Database): IsOver {
+  const next = db.prepare('SELECT 1 FROM events WHERE stream_id = ? AND position > ? LIMIT 1')
+  return ({ streamId, position }, after) =>
+    after.phase === 'cleaned' && next.get(streamId, position) === undefined
 }
 
 /** The state after `event` of its VM, kept in `states`; null for streams that are not a VM's. */

@@ -7,10 +7,9 @@ import type { VmState } from '../contract/state.ts'
 import { chainHash, genesis } from '../events/chain.ts'
 import { decode } from '../events/codec.ts'
 import type { EventRow } from '../events/schema.ts'
-import type { Finding, FindingKind, Verification } from './answers.ts'
-import type { Projection, Row } from './projection.ts'
-import { projections } from './projector.ts'
-import { type Fold, foldInto, tableSql } from './rebuild.ts'
+import type { Finding, Verification } from './answers.ts'
+import { createIsOver, type Fold, foldInto, type IsOver } from './rebuild.ts'
+import { type Report, RowsCheck } from './rows-check.ts'
 
 export type VerifyOptions = {
   readonly expectHead: { readonly position: number; readonly hash: string } | null
@@ -21,7 +20,6 @@ export type VerifyOptions = {
 }
 
 type RowsAfter = (afterPosition: number, limit: number) => EventRow[]
-type Report = (finding: Partial<Finding> & { kind: FindingKind; table: string }) => void
 
 const pageRows = 2_000
 const findingsMax = 1_000
@@ -64,16 +62,18 @@ function verifyInside(
   const chain = new ChainCheck(report)
   const rows = new RowsCheck(db, report)
   const states = new Map<string, VmState>()
+  const isOver = createIsOver(db)
   checkLedgerRow(db, report)
   const countable = countableEvents(db, report)
   let events = 0
   while (events < countable) {
     const page = rowsAfter(chain.head.position, Math.min(pageRows, countable - events))
     if (page.length === 0) break
+    rows.read(page)
     for (const row of page) {
       chain.check(row)
       const event = decodeOrReport(row, report)
-      if (event !== null) judge(event, states, options, rows, report)
+      if (event !== null) judge(event, states, options, rows, isOver, report)
       checkAnchor(row, options, report)
     }
     events += page.length
@@ -119,6 +119,7 @@ function judge(
   states: Map<string, VmState>,
   options: VerifyOptions,
   rows: RowsCheck,
+  isOver: IsOver,
   report: Report,
 ): void {
   const vmId = vmOfStream(event.streamId)
@@ -135,7 +136,11 @@ function judge(
       found: event.type,
     })
   const after = foldInto(states, event, options.absent, options.fold)
-  if (after !== null) rows.expect(event, vmId, after)
+  if (after === null) return
+  rows.expect(event, vmId, after)
+  if (!isOver(event, after)) return
+  rows.settle(vmId)
+  states.delete(vmId)
 }
 
 function decodeOrReport(row: EventRow, report: Report): RecordedEvent | null {
@@ -207,116 +212,3 @@ class ChainCheck {
     this.head = { position, hash: row.hash }
   }
 }
-
-/** Every projected row as the fold says, and none besides. */
-class RowsCheck {
-  readonly #db: Database.Database
-  readonly #report: Report
-  readonly #tables: readonly TableCheck[]
-
-  constructor(db: Database.Database, report: Report) {
-    this.#db = db
-    this.#report = report
-    this.#tables = projections
-      .filter((projection) => this.#isThere(projection))
-      .map((projection) => ({
-        projection,
-        read: db.prepare(readSql(projection)),
-        rows: new Map<string, Row>(),
-        seen: 0,
-      }))
-  }
-
-  expect(event: RecordedEvent, vmId: string, after: VmState): void {
-    for (const table of this.#tables) {
-      const change = table.projection.change(event, vmId, after)
-      if (change === null) continue
-      if (table.projection.keeps === 'log' && change.op === 'put')
-        this.#compare(table, change.row, event.position)
-      else if (change.op === 'put') table.rows.set(vmId, change.row)
-      else table.rows.delete(vmId)
-    }
-  }
-
-  expectHost(event: RecordedEvent): void {
-    for (const { projection, rows } of this.#tables) {
-      const gone = projection.removedByHost?.(event) ?? null
-      if (gone === null) continue
-      for (const [key, row] of rows) if (row[gone.column] === gone.value) rows.delete(key)
-    }
-  }
-
-  finish(): void {
-    for (const table of this.#tables) {
-      for (const row of table.rows.values()) this.#compare(table, row, null)
-      if (this.#count(table) > table.seen) this.#reportUnexpected(table)
-    }
-  }
-
-  #isThere({ table }: Projection): boolean {
-    if (tableSql(this.#db, table) !== null) return true
-    this.#report({ kind: 'table_missing', table })
-    return false
-  }
-
-  #compare(table: TableCheck, expected: Row, position: number | null): void {
-    const { projection } = table
-    const row = keyOf(projection, expected)
-    const found = table.read.get(...projection.key.map((column) => expected[column])) as
-      | Row
-      | undefined
-    if (found === undefined) {
-      this.#report({ kind: 'row_missing', table: projection.table, row, position })
-      return
-    }
-    table.seen += 1
-    for (const column of projection.columns)
-      if (found[column] !== expected[column])
-        this.#report({
-          kind: 'row_differs',
-          table: projection.table,
-          row,
-          column,
-          position,
-          expected: expected[column] ?? null,
-          found: found[column] ?? null,
-        })
-  }
-
-  #count({ projection }: TableCheck): number {
-    return this.#db.prepare(`SELECT count(*) FROM "${projection.table}"`).pluck().get() as number
-  }
-
-  #reportUnexpected({ projection, rows }: TableCheck): void {
-    for (const found of this.#db
-      .prepare(`SELECT * FROM "${projection.table}"`)
-      .iterate() as Iterable<Row>) {
-      const row = keyOf(projection, found)
-      const isExpected = projection.keeps === 'state' ? rows.has(row) : this.#isLogged(found)
-      if (!isExpected) this.#report({ kind: 'row_unexpected', table: projection.table, row })
-    }
-  }
-
-  #isLogged(row: Row): boolean {
-    return (
-      this.#db
-        .prepare(
-          `SELECT 1 FROM events WHERE position = ? AND position > 0 AND stream_id LIKE 'vm/%'`,
-        )
-        .get(row['position']) !== undefined
-    )
-  }
-}
-
-type TableCheck = {
-  readonly projection: Projection
-  readonly read: Database.Statement
-  readonly rows: Map<string, Row>
-  seen: number
-}
-
-const keyOf = (projection: Projection, row: Row): string =>
-  projection.key.map((column) => String(row[column])).join('/')
-
-const readSql = ({ table, key }: Projection): string =>
-  `SELECT * FROM "${table}" WHERE ${key.map((column) => `${column} = ?`).join(' AND ')}`

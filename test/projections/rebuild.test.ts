@@ -33,7 +33,7 @@ function rebuildWith(turn: number, meanwhile: () => void): RebuildResult {
     if (reads === turn) meanwhile()
     return log.readPage(...args)
   }
-  return rebuildProjections(db, { readPage }, absent, fold)
+  return rebuildProjections(db, { ...log, readPage }, absent, fold)
 }
 
 /** What a second process would have: its own connection to the same file. */
@@ -80,9 +80,9 @@ describe('a rebuild', () => {
     const second = another()
     const begun = () =>
       rebuildWith(2, () => {
-        expect(() => rebuildProjections(second.db, { readPage: die }, absent, fold)).toThrow(
-          'killed here',
-        )
+        expect(() =>
+          rebuildProjections(second.db, { ...second.log, readPage: die }, absent, fold),
+        ).toThrow('killed here')
       })
     expect(begun).toThrow(expect.objectContaining({ code: 'BUSY' }) as Error)
     expect(firstDifference(before, dump(recorded.store.db))).toBeNull()
