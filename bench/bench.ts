@@ -53,8 +53,7 @@ const loadBefore = loadavg()[0]!
 const folder = mkdtempSync(join(process.env['VMLEDGER_BENCH_DIR'] ?? tmpdir(), 'vmledger-bench-'))
 
 try {
-  if (options.peers) installPeers()
-  if (!hasEmmett()) say('emmett-sqlite is left out: it is not installed; see --peers')
+  if (options.peers && !hasEmmett()) installPeers()
   const measured: Record<string, Samples> = {}
   const stages: Record<string, () => Promise<Record<string, Samples>> | Record<string, Samples>> = {
     'single transitions and groups': single,
@@ -107,6 +106,7 @@ async function single(): Promise<Record<string, Samples>> {
 
 async function comparison(): Promise<Record<string, Samples>> {
   const peers = await openPeers(join(folder, 'peers'), work.peers)
+  if (!('emmett' in peers)) say('emmett-sqlite is left out: it cannot be loaded; see --peers')
   const samples: Record<string, Samples> = {}
   for (const [name, doc] of Object.entries(comparisons) as [keyof typeof comparisons, string][]) {
     const cases = Object.fromEntries(
@@ -161,7 +161,7 @@ function publish(measured: Readonly<Record<string, Samples>>): void {
   const results = join(import.meta.dirname, 'results')
   mkdirSync(results, { recursive: true })
   const text = `${JSON.stringify(result, null, 2)}\n`
-  writeFileSync(join(results, 'latest.json'), text)
+  if (size !== 'tiny') writeFileSync(join(results, 'latest.json'), text)
   if (options.full) writeFileSync(join(results, `${result.commit}.json`), text)
   if (options['write-docs']) writeDocument(result)
   console.log(`\n${plainTable(sampleRows(result.samples))}`)

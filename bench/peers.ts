@@ -288,9 +288,8 @@ async function emmettPeer(
   sizes: PeerSizes,
   life: readonly RecordedEvent[],
 ): Promise<Peer | null> {
-  if (!hasEmmett()) return null
-  const entry = join(peersFolder, 'node_modules/@event-driven-io/emmett-sqlite/dist/index.js')
-  const emmett = (await import(pathToFileURL(entry).href)) as Emmett
+  const emmett = await loadEmmett()
+  if (emmett === null) return null
   const connection = emmett.sqliteConnection({ fileName: file })
   await connection.command('PRAGMA synchronous = FULL')
   await emmett.createEventStoreSchema(connection)
@@ -341,6 +340,16 @@ async function emmettPeer(
         }
       }),
     close: () => connection.close(),
+  }
+}
+
+/** null where it is not installed, or where its sqlite3 was not compiled. */
+async function loadEmmett(): Promise<Emmett | null> {
+  const entry = join(peersFolder, 'node_modules/@event-driven-io/emmett-sqlite/dist/index.js')
+  try {
+    return (await import(pathToFileURL(entry).href)) as Emmett
+  } catch {
+    return null
   }
 }
 

@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
+import { bundleIfStale } from '../scripts/bundle.ts'
 import { simulatedHost } from '../src/host/simulated/host.ts'
 import { openLedger } from '../src/ledger.ts'
 import { median, type Samples } from './statistics.ts'
@@ -154,10 +155,13 @@ async function homeWith(home: string, vms: number, isCleaned: boolean) {
 }
 
 /** What a person waits for: the whole process, from its start to its end. */
-export function commandLine(folder: string, { repeats }: ScaleSizes): Record<string, Samples> {
+export async function commandLine(
+  folder: string,
+  { repeats }: ScaleSizes,
+): Promise<Record<string, Samples>> {
   const home = join(folder, 'empty')
   openLedger({ home }).close()
-  output([join(root, 'scripts', 'bundle.ts')])
+  await bundleIfStale()
   const cli = join(root, 'dist', 'cli.js')
   const start = () => elapsedMs(() => output([cli, '--home', home, 'list']))
   const bare = () => elapsedMs(() => output(['--eval', '0']))
