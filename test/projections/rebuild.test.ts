@@ -67,6 +67,20 @@ describe('a rebuild', () => {
     expect(isVerified()).toBe(true)
   })
 
+  test('goes on with a cleaned VM that is removed after its page was read', () => {
+    const { recorder, store } = recorded
+    const type = 'vm.removed'
+    const id = store.db
+      .prepare(`SELECT vm_id FROM vm_lifecycle WHERE vm_id IN (SELECT id FROM vms WHERE phase = 'cleaned')
+        GROUP BY vm_id ORDER BY max(position) LIMIT 1`)
+      .pluck()
+      .get() as string
+    // More than 5,000 events: three pages, then the rest.
+    rebuildWith(4, () => recorder.recordSync(vmId(id), [{ type, data: samples[type] }]))
+    expect(store.db.prepare('SELECT phase FROM vms WHERE id = ?').pluck().get(id)).toBeUndefined()
+    expect(isVerified()).toBe(true)
+  })
+
   test('that another one overtakes is refused, and the other one stands', () => {
     const second = another()
     const overtaken = () =>
