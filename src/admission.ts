@@ -1,5 +1,4 @@
 /** The guard before a VM is made or started: is there room on disk, counting what others were promised? */
-import { inspect } from 'node:util'
 import { CorruptEventError, LedgerError } from './contract/errors.ts'
 import type { ProcessIdentity } from './contract/resources.ts'
 import {
@@ -16,6 +15,7 @@ import { allocatedBytes, diskSpace } from './disk/space.ts'
 import type { Admit } from './events/log.ts'
 import type { Verdict } from './host/port.ts'
 import type { HostDraft, HostJournal } from './host-journal.ts'
+import type { Logger } from './logger.ts'
 import type { Versioned } from './recorder.ts'
 
 export type DiskOptions = Partial<DiskThresholds> & {
@@ -34,6 +34,7 @@ export type AdmissionOptions = {
   readonly verdict: (owner: ProcessIdentity) => Verdict
   readonly stateDirOf: (vmId: string) => string
   readonly journal: HostJournal
+  readonly log: Logger
 }
 
 /** `needed`: bytes that are about to be promised, 0 where they are already. */
@@ -157,7 +158,7 @@ export class Admission {
   #look(needed: number, voids: Voids | null): Look | null {
     const promised = this.#reserved(voids)
     const space = diskSpace(this.#options.folder)
-    if (space.kind === 'unreadable') this.#warnOnce(`free space is unknown: ${space.error.message}`)
+    if (space.kind === 'unreadable') this.#warnOnce(space)
     return judge(space, promised, needed, this.#thresholds)
   }
 
@@ -205,7 +206,7 @@ export class Admission {
   #reclaim(reclaim: NonNullable<DiskOptions['reclaim']>): Promise<unknown> {
     this.#reclaiming ??= Promise.resolve()
       .then(reclaim)
-      .catch((error: unknown) => warn(`making room on disk failed: ${inspect(error)}`))
+      .catch((error: unknown) => this.#options.log.warn({ error }, 'making room on disk failed'))
       .finally(() => (this.#reclaiming = null))
     return this.#reclaiming
   }
@@ -245,11 +246,12 @@ export class Admission {
   #unsaid(error: unknown): void {
     this.#said = null
     if (!(error instanceof LedgerError && error.code === 'CLOSED'))
-      warn(`how full the disk is could not be recorded: ${inspect(error)}`)
+      this.#options.log.warn({ error }, 'how full the disk is could not be recorded')
   }
 
-  #warnOnce(message: string): void {
-    if (!this.#hasWarned) warn(message)
+  #warnOnce({ path, error }: Unreadable): void {
+    const fields = { reason: error.message, path, code: error.code }
+    if (!this.#hasWarned) this.#options.log.warn(fields, 'free space is unknown')
     this.#hasWarned = true
   }
 }
@@ -286,9 +288,9 @@ function valueOf<T>(made: Made<T>, { refusal }: Try): T {
 
 const isLow = ({ look }: Try): boolean => look !== null && look.verdict !== 'ok'
 
-const unread = (
-  space: Extract<ReturnType<typeof diskSpace>, { kind: 'unreadable' }>,
-): DiskReport => ({
+type Unreadable = Extract<ReturnType<typeof diskSpace>, { kind: 'unreadable' }>
+
+const unread = (space: Unreadable): DiskReport => ({
   path: space.path,
   free: null,
   total: null,
@@ -297,5 +299,3 @@ const unread = (
   verdict: 'unknown',
   problem: space.error.message,
 })
-
-const warn = (message: string): void => process.emitWarning(message, 'LedgerWarning')

@@ -57,6 +57,7 @@ export {
   type ListFilter,
   openLedger,
 } from './ledger.ts'
+export type { Logger } from './logger.ts'
 export { allowedTypes, phaseTransitions } from './machines/fold.ts'
 export { vmMachine } from './machines/vm.ts'
 export type { OrphanOptions, OrphanReport } from './orphans.ts'

@@ -28,6 +28,7 @@ import { makeFolders } from './folders.ts'
 import { defaultHome } from './home.ts'
 import { type HostJournal, hostJournal } from './host-journal.ts'
 import { idFactory, random } from './new-id.ts'
+import { diagnostics, type Logger } from './logger.ts'
 import { findOrphans, type OrphanOptions, type OrphanReport } from './orphans.ts'
 import type { ReconcileDependencies } from './reconcile/dependencies.ts'
 import { batchedRelease } from './reconcile/batch.ts'
@@ -73,6 +74,8 @@ export type LedgerOptions = {
   readonly disk?: DiskOptions | false
   /** Who records, in every event's metadata. */
   readonly actor?: string
+  /** Hears what no call's answer can carry; without one that is a warning of the process (`process.emitWarning`). */
+  readonly logger?: Logger
   /** Reads an existing home and never writes to it. */
   readonly readonly?: boolean
   /** Takes over a home that was written on another machine, or that is a copy of another home. */
@@ -142,7 +145,8 @@ export class Ledger {
   readonly #subnetPool: SubnetPool
   readonly #configSchema: z.ZodType | null
   readonly #isReadonly: boolean
-  readonly #subscribers = new Subscribers()
+  readonly #log: Logger
+  readonly #subscribers: Subscribers
   readonly #secrets = new Map<VmId, Set<string>>()
   readonly #reserve: Reserve
   readonly #release = batchedRelease()
@@ -158,6 +162,8 @@ export class Ledger {
     this.#isReadonly = options.readonly ?? false
     checkPool(this.#subnetPool)
     this.#reserve = reserveOf(this.home, options.reserveBytes ?? reserveBytesDefault)
+    this.#log = diagnostics(options.logger, (text) => redactText(text, this.#allSecrets()))
+    this.#subscribers = new Subscribers(this.#log)
     const self = this.host.self()
     const open = (): Store =>
       openStore({
@@ -259,8 +265,8 @@ export class Ledger {
 
   /**
    * Calls `listener` after each commit of this process, in order: what a listener records itself is heard
-   * after what it hears now. What it throws becomes a warning of the process (`process.emitWarning`), for
-   * the events are durable by then. Returns how to end it.
+   * after what it hears now. What it throws is told to `logger`, for the events are durable by then. Returns
+   * how to end it.
    */
   subscribe(listener: (event: RecordedEvent) => void): () => void {
     return this.#subscribers.add(listener)
@@ -286,7 +292,7 @@ export class Ledger {
     checkPassOptions(options)
     if (this.#isReadonly)
       throw new LedgerError('INVALID_OPTION', 'a ledger opened readonly has no reconciler')
-    const reconciler = startReconciler(options, this.#passing(undefined))
+    const reconciler = startReconciler(options, this.#passing(undefined), this.#log)
     this.#reconcilers.add(reconciler)
     return reconciler
   }
@@ -306,8 +312,14 @@ export class Ledger {
   }
 
   /** What a supervisor calls at its start: bounded to 2 s, takes no locks, deletes nothing. */
-  recover(): Promise<Recovery> {
-    return recover({ ...this.#looking(), journal: this.hostJournal })
+  async recover(): Promise<Recovery> {
+    const recovery = await recover({ ...this.#looking(), journal: this.hostJournal })
+    const { adoptable, lostByReboot, isNewBoot, isComplete } = recovery
+    this.#log.info(
+      { isNewBoot, isComplete, adoptable: adoptable.length, lostByReboot: lostByReboot.length },
+      'looked at what an earlier supervisor left',
+    )
+    return recovery
   }
 
   /** VMs whose owner is dead and whose VMM lives; `vm(id).adopt()` makes this process their owner. */
@@ -398,6 +410,7 @@ export class Ledger {
       disk,
       folder: join(this.home, 'vms'),
       journal: this.hostJournal,
+      log: this.#log,
       promised: () => this.#store.queries.promisedDisk(),
       current: (id) => this.#recorder.current(parseVmId(id)),
       verdict: (owner) => this.host.verdict(owner),
@@ -466,6 +479,10 @@ export class Ledger {
     const secrets = this.#secrets.get(id) ?? new Set<string>()
     if (!this.#isCleaned(id)) this.#secrets.set(id, secrets)
     return secrets
+  }
+
+  #allSecrets(): Set<string> {
+    return new Set([...this.#secrets.values()].flatMap((secrets) => [...secrets]))
   }
 
   async #clean(id: VmId, options: ReconcileOptions): Promise<ReconcileReport> {

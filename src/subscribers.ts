@@ -1,11 +1,16 @@
 /** Who hears of what this process commits, in the order of the commits. */
-import { inspect } from 'node:util'
 import type { RecordedEvent } from './contract/events.ts'
+import type { Logger } from './logger.ts'
 
 export class Subscribers {
+  readonly #log: Logger
   readonly #listeners = new Set<(event: RecordedEvent) => void>()
   /** What the listeners are being told, in order. */
   #unheard: (readonly RecordedEvent[])[] = []
+
+  constructor(log: Logger) {
+    this.#log = log
+  }
 
   /** Returns how to end it. */
   add(listener: (event: RecordedEvent) => void): () => void {
@@ -27,10 +32,8 @@ export class Subscribers {
       try {
         listener(event)
       } catch (error) {
-        process.emitWarning(
-          `a subscriber threw on ${event.type} at position ${event.position}: ${inspect(error)}`,
-          'LedgerWarning',
-        )
+        const { type, position } = event
+        this.#log.error({ type, position, error }, 'a subscriber threw')
       }
     }
   }

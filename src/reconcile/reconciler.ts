@@ -1,5 +1,6 @@
 /** The reconciler that a supervisor keeps running: pass after pass, until it is told to stop. */
 import { LedgerError } from '../contract/errors.ts'
+import type { Logger } from '../logger.ts'
 import type { ReconcilerOptions } from './options.ts'
 import {
   concurrencyDefault,
@@ -34,7 +35,11 @@ type Waiting = {
   readonly keptAlive: NodeJS.Timeout
 }
 
-export function startReconciler(options: ReconcilerOptions, deps: PassDependencies): Reconciler {
+export function startReconciler(
+  options: ReconcilerOptions,
+  deps: PassDependencies,
+  log: Logger,
+): Reconciler {
   const { concurrency = concurrencyDefault, intervalMs = intervalMsDefault } = options
   let reports: ReconcileReport[] = []
   let passes = 0
@@ -57,11 +62,11 @@ export function startReconciler(options: ReconcilerOptions, deps: PassDependenci
     const ended = reports
     reports = []
     for (const { resolve } of taken()) resolve(ended)
-    for (const error of errors) tell(error, options.onError)
+    for (const error of errors) tell(error, options.onError, log)
   })
   const run = async (): Promise<void> => {
     await runUntilStopped(actor, options.signal).catch((error: unknown) =>
-      tell(error, options.onError),
+      tell(error, options.onError, log),
     )
     for (const { reject } of taken()) reject(stoppedError())
   }
@@ -86,14 +91,11 @@ export function startReconciler(options: ReconcilerOptions, deps: PassDependenci
 const stoppedError = (): LedgerError => new LedgerError('CLOSED', 'the reconciler is stopped')
 
 /** What a listener throws must not end the reconciler either. */
-function tell(error: unknown, onError: ReconcilerOptions['onError']): void {
+function tell(error: unknown, onError: ReconcilerOptions['onError'], log: Logger): void {
+  if (onError === undefined) return log.error({ error }, 'a pass of the reconciler failed')
   try {
-    if (onError !== undefined) return onError(error)
-    warn(error)
+    onError(error)
   } catch (thrown) {
-    warn(thrown)
+    log.error({ error: thrown }, 'onError of the reconciler threw')
   }
 }
-
-const warn = (error: unknown): void =>
-  process.emitWarning(error instanceof Error ? error : String(error))
