@@ -1,19 +1,18 @@
 // Builds and packs the package as users get it, and checks the tarball's exports and types.
 import { execFileSync } from 'node:child_process'
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { foreignImports } from './declarations.ts'
+import { pack } from './pack.ts'
 
 const root = resolve(import.meta.dirname, '..')
 const packed = mkdtempSync(join(tmpdir(), 'vmledger-pack-'))
 
 try {
-  run('node', 'scripts/build.ts')
+  const { tarball } = pack(packed)
   const foreign = foreignImports(join(root, 'dist', 'types'), ['index.d.ts', 'testing/index.d.ts'])
   if (foreign.length > 0) throw new Error(`public types import ${foreign.join(', ')}`)
-  run('npm', 'pack', '--ignore-scripts', '--loglevel=error', '--pack-destination', packed)
-  const tarball = join(packed, readdirSync(packed)[0] ?? '')
   run('publint', tarball, '--strict')
   run('attw', '--profile', 'esm-only', tarball)
 } catch (error) {

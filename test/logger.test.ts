@@ -11,6 +11,9 @@ type Line = {
   readonly error?: { readonly type: string; readonly message: string; readonly stack?: string }
 }
 
+const fail = () => {
+  throw new Error('no room for logs')
+}
 afterEach(() => vi.restoreAllMocks())
 
 /** pino as a supervisor has it, and the lines that it wrote. */
@@ -92,9 +95,6 @@ test('no secret reaches it: neither one of a VM nor one that looks like it, in m
 
 test('a logger that throws harms nothing, and both are told as warnings', async () => {
   const heard = warnings()
-  const fail = () => {
-    throw new Error('no room for logs')
-  }
   const ledger = openTestLedger({ logger: { info: fail, warn: fail, error: fail } })
   ledger.subscribe(() => {
     throw new Error('broken listener')
