@@ -1,4 +1,4 @@
-// Counts tests from vitest's JSON results.
+// Counts tests from vitest's JSON results; run by itself it prints what a pipeline has counted so far.
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 
 export type Counts = { readonly passed: number; readonly failed: number; readonly skipped: number }
@@ -55,3 +55,6 @@ export function addToTotal(counts: Counts): Counts {
   writeFileSync(file, JSON.stringify(total))
   return total
 }
+
+if (process.argv[1] === import.meta.filename)
+  process.stdout.write(`${summaryOf(addToTotal(noCounts))}\n`)

@@ -10,11 +10,12 @@ const root = resolve(import.meta.dirname, '..')
 const vitest = join(root, 'node_modules', 'vitest', 'vitest.mjs')
 const results = mkdtempSync(join(tmpdir(), 'vmledger-test-'))
 const args = process.argv.slice(2)
+const times: string[] = []
 let stopped = false // by a signal: what has not begun is not begun
 
 try {
   const total = [await plain('unit'), await plain('load'), await host()].reduce(addCounts)
-  process.stdout.write(`${summaryOf(addToTotal(total))}\n`)
+  process.stdout.write(`${times.join(', ')}\n${summaryOf(addToTotal(total))}\n`)
   process.exitCode = total.failed > 0 ? 1 : 0
 } finally {
   rmSync(results, { recursive: true, force: true })
@@ -43,7 +44,9 @@ function vitestCommand(project: string): string[] {
 
 /** Runs one project; a run that fails without a failed test (a crash) counts as one. */
 async function run(project: string, command: string[], stop: NodeJS.Signals): Promise<Counts> {
+  const startedMs = performance.now()
   const ok = !stopped && (await succeeds(command, stop))
+  times.push(`${project} ${((performance.now() - startedMs) / 1000).toFixed(0)} s`)
   const counts = countsOf(readResult(project))
   return ok || counts.failed > 0 ? counts : { ...counts, failed: 1 }
 }

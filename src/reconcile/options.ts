@@ -39,7 +39,7 @@ export type ReconcilerOptions = Pick<
 > & {
   /** From the end of a pass to the next, 30 s by default. */
   readonly intervalMs?: number
-  /** Told what a pass could not do; the reconciler goes on. A warning of the process by default. */
+  /** Told what a pass could not do; the reconciler goes on. Without it the ledger's `logger` is. */
   readonly onError?: (error: unknown) => void
 }
 
