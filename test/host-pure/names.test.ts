@@ -107,10 +107,10 @@ test.each([
 test('a link is the row of its name; what cannot be read is not "absent"', () => {
   const row = { ifname: 'fc-a', ifindex: 3, ifalias: 'tag' }
   const tap = { linkinfo: { info_kind: 'tun', info_data: { type: 'tap' } } }
-  const rows = [row, {}, { ifname: 'fc-b', ifindex: 4, ...tap }]
+  const rows = [row, {}, { ifname: 'fc-b', ifindex: 4, flags: ['UP', 'LOWER_UP'], ...tap }]
   expect([...(parseLinks(JSON.stringify(rows)) ?? [])]).toEqual([
-    ['fc-a', { ifindex: 3, ifalias: 'tag', isTap: false }],
-    ['fc-b', { ifindex: 4, ifalias: null, isTap: true }],
+    ['fc-a', { ifindex: 3, ifalias: 'tag', isTap: false, hasCarrier: false }],
+    ['fc-b', { ifindex: 4, ifalias: null, isTap: true, hasCarrier: true }],
   ])
   for (const bad of ['', '{}', '[null]', '[{"ifname":"fc-a"}]', JSON.stringify([row, row])])
     expect(parseLinks(bad)).toBeNull()

@@ -107,6 +107,15 @@ test('sees that another user’s process has a TAP open', async () => {
   expect(standing(home, 'a')).toContain('tap-a')
 })
 
+test('without sys_ptrace it does not see who that is, and keeps the TAP all the same', async () => {
+  await supervise({ home, id: 'a' })
+  vmm = await holderOf('tap-a')
+  const pass = await gc(home, [], asUnit(capabilities.filter((one) => one !== 'sys_ptrace')))
+  expect(outcomes(pass)['tap:tap-a']).toBe('busy')
+  expect(JSON.stringify(pass.vm.failed)).toContain('in a process that cannot be seen from here')
+  expect(standing(home, 'a')).toContain('tap-a')
+})
+
 test.each([
   ['net_admin', 'tap:tap-a', 'denied'],
   ['dac_override', 'directory:.', 'denied'],

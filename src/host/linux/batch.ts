@@ -9,7 +9,11 @@ import { bad, badBy, confirmedBy, failure, settledBy } from './answers.ts'
 export type Look<Found> = { readonly found: Found | null } | { readonly error: Failure }
 
 /** Something that was just observed to be ours, and that nobody uses. */
-export type Target = { readonly request: ReleaseRequest; readonly identity: Identity }
+export type Target<Found = unknown> = {
+  readonly request: ReleaseRequest
+  readonly identity: Identity
+  readonly found: Found
+}
 
 /** What a kind must know for that. */
 export type Batch<Found> = {
@@ -18,7 +22,7 @@ export type Batch<Found> = {
   /** What the thing that was found is to this request. */
   judge(request: ReleaseRequest, look: Look<Found>): Observed
   /** Who uses these, by name: they stay. */
-  users(names: readonly string[]): ReadonlyMap<string, string>
+  users(targets: readonly Target<Found>[]): ReadonlyMap<string, string>
   /** One command for all of them; null where it succeeded. The outcome is what stands afterwards. */
   remove(targets: readonly Target[]): Promise<Failure | null>
 }
@@ -54,13 +58,14 @@ async function releaseAtOnce<Found>(
   requests: readonly ReleaseRequest[],
 ): Promise<Released[]> {
   const answers: Answers = new Map()
-  const ours: Target[] = []
-  for (const [request, seen] of await observeAll(batch, requests)) {
+  const ours: Target<Found>[] = []
+  for (const [request, { seen, found }] of await observeAll(batch, requests)) {
     const settled = settledBy(seen)
     if (settled !== null) answers.set(request, settled)
-    else if (seen.outcome === 'present') ours.push({ request, identity: seen.identity })
+    else if (seen.outcome === 'present' && found !== null)
+      ours.push({ request, identity: seen.identity, found })
   }
-  const users = batch.users(ours.map(nameOf))
+  const users = batch.users(ours)
   for (const target of ours) {
     const user = users.get(nameOf(target))
     if (user === undefined) continue
@@ -80,7 +85,7 @@ async function removeAll<Found>(batch: Batch<Found>, targets: readonly Target[],
     batch,
     targets.map(({ request }) => request),
   )
-  for (const [request, seen] of after) {
+  for (const [request, { seen }] of after) {
     const answer = confirmedBy(seen)
     if (answer.outcome === 'released' || problem === null) answers.set(request, answer)
     // One that is absent or refused may stop the others of its command: then each gets its own.
@@ -89,12 +94,14 @@ async function removeAll<Found>(batch: Batch<Found>, targets: readonly Target[],
   }
 }
 
+type Seen<Found> = { readonly seen: Observed; readonly found: Found | null }
+
 /** One listing for several; where that cannot be read, a look at each. */
 async function observeAll<Found>(
   batch: Batch<Found>,
   requests: readonly ReleaseRequest[],
-): Promise<Map<ReleaseRequest, Observed>> {
-  const seen = new Map<ReleaseRequest, Observed>()
+): Promise<Map<ReleaseRequest, Seen<Found>>> {
+  const all = new Map<ReleaseRequest, Seen<Found>>()
   const listing = requests.length > 1 ? await batch.lookAtAll() : null
   for (const request of requests) {
     const { name } = request.held
@@ -102,7 +109,8 @@ async function observeAll<Found>(
       listing !== null && 'all' in listing
         ? { found: listing.all.get(name) ?? null }
         : await batch.look(name)
-    seen.set(request, batch.judge(request, look))
+    const found = 'found' in look ? look.found : null
+    all.set(request, { seen: batch.judge(request, look), found })
   }
-  return seen
+  return all
 }

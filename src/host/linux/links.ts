@@ -8,6 +8,8 @@ export type Link = {
   readonly ifindex: number
   readonly ifalias: string | null
   readonly isTap: boolean
+  /** It is up, and of a TAP: some process has it open, be it in another pid namespace. */
+  readonly hasCarrier: boolean
 }
 
 export type Links = { readonly all: ReadonlyMap<string, Link> } | { readonly error: Failure }
@@ -46,7 +48,8 @@ export function parseLinks(json: string): ReadonlyMap<string, Link> | null {
     if (typeof ifname !== 'string' || links.has(ifname)) return null
     if (!('ifindex' in row) || typeof row.ifindex !== 'number') return null
     const ifalias = 'ifalias' in row && typeof row.ifalias === 'string' ? row.ifalias : null
-    links.set(ifname, { ifindex: row.ifindex, ifalias, isTap: isTap(row) })
+    const hasCarrier = 'flags' in row && Array.isArray(row.flags) && row.flags.includes('LOWER_UP')
+    links.set(ifname, { ifindex: row.ifindex, ifalias, isTap: isTap(row), hasCarrier })
   }
   return links
 }

@@ -96,11 +96,21 @@ function judge({ context, held }: ReleaseRequest, look: Look<Link>): Observed {
   return { outcome: 'present', identity: identityOf(held.name, look.found) }
 }
 
-/** The kernel deletes a TAP under a running VMM without a word. */
-function users(names: readonly string[]): ReadonlyMap<string, string> {
+/**
+ * The kernel deletes a TAP under a running VMM without a word. Whose descriptors cannot be looked at, for want of
+ * CAP_SYS_PTRACE or from another pid namespace, is betrayed by the carrier that it gives.
+ */
+function users(targets: readonly Target<Link>[]): ReadonlyMap<string, string> {
+  const names = targets.map(({ request }) => request.held.name)
   const holders = tapHolders(new Set(names))
   return new Map(
-    [...holders].map(([name, pids]) => [name, pids.map(describePid).join(', ')] as const),
+    targets.flatMap(({ request, found }): [string, string][] => {
+      const pids = holders.get(request.held.name)
+      if (pids !== undefined) return [[request.held.name, pids.map(describePid).join(', ')]]
+      return found.hasCarrier
+        ? [[request.held.name, 'a process that cannot be seen from here']]
+        : []
+    }),
   )
 }
 
