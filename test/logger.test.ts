@@ -1,6 +1,7 @@
 // What the ledger has to say outside its answers: to pino, to a warning, without secrets, and harmlessly.
 import { pino } from 'pino'
 import { afterEach, expect, test, vi } from 'vitest'
+import { simulatedHost } from '../src/host/simulated/host.ts'
 import type { Logger } from '../src/index.ts'
 import { diagnostics } from '../src/logger.ts'
 import { openTestLedger } from './support/ledgers.ts'
@@ -79,6 +80,33 @@ test('what could not be freed and a disk that cannot be read are warnings of it'
       error: { message: 'the images cannot be read' },
     },
   ])
+})
+
+test('a pass of the reconciler that fails is an error of it, and onError is asked first', async () => {
+  const { logger, lines } = pinoLines()
+  const broken = {
+    ...simulatedHost(),
+    verdict: () => {
+      throw new Error('no verdict today')
+    },
+  }
+  const ledger = openTestLedger({ logger, host: broken })
+  await ledger.createVm({ backend: 'test' })
+  const heard: unknown[] = []
+  for (const more of [
+    {},
+    { onError: (error: unknown) => void heard.push(error) },
+    { onError: fail },
+  ]) {
+    const reconciler = ledger.startReconciler(more)
+    await reconciler.nextPass()
+    await reconciler.stop()
+  }
+  expect(lines()).toMatchObject([
+    { msg: 'a pass of the reconciler failed', error: { message: 'no verdict today' } },
+    { msg: 'onError of the reconciler threw', error: { message: 'no room for logs' } },
+  ])
+  expect(heard).toEqual([expect.objectContaining({ message: 'no verdict today' })])
 })
 
 test('no secret reaches it: neither one of a VM nor one that looks like it, in message, stack or field', async () => {

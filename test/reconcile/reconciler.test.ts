@@ -91,7 +91,11 @@ describe('a reconciler', () => {
     await Promise.all([silent.stop(), loud.stop()])
     await expect
       .poll(() => warnings)
-      .toEqual(['no trash today', 'a listener of the test', 'a listener of the test'])
+      .toEqual(
+        ['no trash today', 'a listener of the test', 'a listener of the test'].map((text) =>
+          expect.stringContaining(text),
+        ),
+      )
   })
 
   test('stopped amid a cleanup finishes it and takes no other', async () => {
