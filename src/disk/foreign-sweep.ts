@@ -1,5 +1,5 @@
 /** One sweep over directories of other supervisors: facts, judgement, a last look under the lock, deletion. */
-import { closeSync, fstatSync, readdirSync, unlinkSync } from 'node:fs'
+import { closeSync, fstatSync, readdirSync, readlinkSync, unlinkSync } from 'node:fs'
 import {
   foreignGraceMs,
   judgeForeignDir,
@@ -31,6 +31,18 @@ export type ForeignTarget = {
   readonly ino: bigint
 }
 
+/** A tree that is about to be taken: where it lies, and all that is in it. */
+export type ForeignContents = {
+  readonly path: string
+  readonly dev: number
+  readonly inodes: ReadonlySet<number>
+}
+
+/** Whether any process has something of it open; `unreadable` where that cannot be told. */
+export type ForeignUse =
+  | { readonly state: 'unused' }
+  | { readonly state: 'used' | 'unreadable'; readonly reason: string }
+
 export type ForeignSweep = {
   /** The directory whose entries are judged. */
   readonly directory: string
@@ -38,6 +50,7 @@ export type ForeignSweep = {
   readonly isKnown: (name: string) => boolean
   readonly liveness: Liveness
   readonly tryLock: TryLock
+  readonly useOf: (contents: ForeignContents) => Promise<ForeignUse>
   /** Deletes the whole tree, or throws. */
   readonly remove: (target: ForeignTarget) => Promise<void>
   readonly nowMs: () => number
@@ -53,13 +66,18 @@ export type ForeignResult = {
   /** Allocated blocks that were freed, or would be. */
   readonly bytes: number
   readonly reason: string
+  /** The operating system's word for why it failed, `EPERM`; null else. */
+  readonly error: string | null
 }
 
 const snapshotPrefix = '.sandbox-snapshot-'
 
-/** VM directories, `<directory>/<name>`: brood-box's `vms`. One result for each; an absent directory has none. */
+/**
+ * VM directories, `<directory>/<name>`: brood-box's `vms`. One result for each; an absent directory has none.
+ * Snapshots among them have marks of their own, and are for the other sweep.
+ */
 export async function* sweepForeignDirs(sweep: ForeignSweep): AsyncGenerator<ForeignResult> {
-  yield* sweepEach(sweep, vmLayout, () => true)
+  yield* sweepEach(sweep, vmLayout, (name) => !name.startsWith(snapshotPrefix))
 }
 
 /** Workspace snapshots, `.sandbox-snapshot-*` with a sentinel beside each; other names are not even looked at. */
@@ -145,8 +163,11 @@ async function judgeAndTake(
     const options = { liveness, nowMs: sweep.nowMs(), graceMs }
     const judgement = judgeForeignDir({ facts, lock, tree }, options)
     if (judgement.verdict === 'keep') return kept(path, judgement)
+    const use = await sweep.useOf({ path: pathOf(directory), dev: tree.dev, inodes: tree.inodes })
+    if (use.state !== 'unused')
+      return kept(path, keep(use.state === 'used' ? 'alive' : 'unreadable', use.reason))
     const bytes = tree.state === 'read' ? tree.bytes : 0
-    const result = { path, because: null, bytes, reason: judgement.reason }
+    const result = { path, because: null, bytes, reason: judgement.reason, error: null }
     if (dryRun) return { ...result, action: 'would_reclaim' }
     return await take(sweep, layout, candidate, { ...result, action: 'reclaimed' })
   } finally {
@@ -165,7 +186,7 @@ async function take(
     await sweep.remove({ parent: sweep.directory, name, dev, ino })
   } catch (error) {
     const reason = `not deleted: ${messageOf(error)}`
-    return { path, action: 'failed', because: null, bytes: 0, reason }
+    return { path, action: 'failed', because: null, bytes: 0, reason, error: codeOf(error) }
   }
   // The tree first: whoever dies in between leaves a sentinel of some bytes, not a tree without one.
   const sentinel = layout.sentinelOf(name)
@@ -179,7 +200,7 @@ function withoutSentinel(parent: OpenDir, name: string, reclaimed: ForeignResult
   } catch (error) {
     if (codeOf(error) === 'ENOENT') return reclaimed
     const reason = `deleted, but not its sentinel: ${messageOf(error)}`
-    return { ...reclaimed, action: 'failed', reason }
+    return { ...reclaimed, action: 'failed', reason, error: codeOf(error) }
   }
 }
 
@@ -187,4 +208,8 @@ const messageOf = (error: unknown): string =>
   error instanceof Error ? error.message : String(error)
 
 const kept = (path: string, { because, reason }: Judgement & { verdict: 'keep' }) =>
-  ({ path, action: 'kept', because, bytes: 0, reason }) as const
+  ({ path, action: 'kept', because, bytes: 0, reason, error: null }) as const
+
+/** Where the kernel says that it lies now; without links. */
+const pathOf = ({ fd, path }: OpenDir): string =>
+  process.platform === 'linux' ? readlinkSync(`/proc/self/fd/${fd}`) : path

@@ -22,6 +22,7 @@ type Walk = {
   readonly stopAtMs: number
   readonly deadline: number
   readonly linksSeen: Map<number, number>
+  readonly inodes: Set<number>
   newestMs: number
   bytes: number
   entries: number
@@ -29,24 +30,32 @@ type Walk = {
 
 class CannotLook extends Error {}
 
+/** With the device and the numbers of all that was seen in it. */
+export type LookedAt = ForeignTree & {
+  readonly dev: number
+  readonly inodes: ReadonlySet<number>
+}
+
 /** Stops at the first thing that is newer than `olderThanMs`: the rest cannot change the verdict. */
-export async function lookAtTree(root: OpenDir, olderThanMs: number): Promise<ForeignTree> {
+export async function lookAtTree(root: OpenDir, olderThanMs: number): Promise<LookedAt> {
   const walk: Walk = {
     dev: fstatSync(root.fd).dev,
     stopAtMs: olderThanMs,
     deadline: performance.now() + timeMsMax,
     linksSeen: new Map(),
+    inodes: new Set(),
     newestMs: 0,
     bytes: 0,
     entries: 0,
   }
+  const { dev, inodes } = walk
   try {
     await lookInside(walk, root.fd, root.path, 0)
-    return { state: 'read', newestMs: walk.newestMs, bytes: walk.bytes }
+    return { state: 'read', newestMs: walk.newestMs, bytes: walk.bytes, dev, inodes }
   } catch (error) {
     // What vanishes meanwhile is as telling as what cannot be opened: somebody is at work there.
     const reason = error instanceof CannotLook ? error.message : codeOf(error)
-    return { state: 'unreadable', reason }
+    return { state: 'unreadable', reason, dev, inodes }
   }
 }
 
@@ -82,6 +91,7 @@ async function lookBelow(walk: Walk, name: Buffer, depth: number): Promise<void>
 
 function count(walk: Walk, stats: Stats): void {
   if (stats.dev !== walk.dev) throw new CannotLook('another file system is mounted in it')
+  walk.inodes.add(stats.ino)
   walk.newestMs = Math.max(walk.newestMs, stats.mtimeMs, stats.ctimeMs)
   if (isLastName(walk, stats)) walk.bytes += stats.blocks * 512
 }

@@ -137,6 +137,37 @@ export type HostCheck = {
   readonly fix: string | null
 }
 
+/** A directory of another supervisor: only that inode is ever deleted. */
+export type ForeignTarget = {
+  /** Without links. */
+  readonly parent: string
+  readonly name: string
+  readonly dev: bigint
+  readonly ino: bigint
+}
+
+export type ForeignUse =
+  | { readonly state: 'unused' }
+  | { readonly state: 'used' | 'unreadable'; readonly reason: string }
+
+/** What it takes to judge and delete directories of other supervisors. */
+export type ForeignHands = {
+  /** Is there a process of this pid, in whatever pid namespace, that was started before (milliseconds since 1970; null: whenever)? */
+  liveness(pid: number, startedBeforeMs: number | null): Verdict['verdict']
+  /** An exclusive lock on an open file, without waiting: `taken`, `held`, or why it cannot be asked for. */
+  tryLock(fd: number): Promise<string>
+  /** Whether any other process has something open of a tree: by its path and by the inodes in it. */
+  useOf(tree: {
+    readonly path: string
+    readonly dev: number
+    readonly inodes: ReadonlySet<number>
+  }): Promise<ForeignUse>
+  /** Into the trash in one step, then deleted there. @throws what the file system refuses */
+  remove(target: ForeignTarget): Promise<void>
+  /** Where it leaves what it could not delete, on a file system that is not the home's. */
+  trashBeside(directory: string): string
+}
+
 export type SpawnRequest = {
   readonly command: string
   readonly args: readonly string[]
@@ -174,6 +205,8 @@ export interface Host {
   keepLogs(place: Place): Promise<KeptLogs>
   /** Whether this host has and allows what its drivers need. */
   checks(): Promise<readonly HostCheck[]>
+  /** null where nobody can tell who uses a directory. */
+  foreign(ledgerId: string): ForeignHands | null
   /** IPv4 networks (`a.b.c.d/len`) that an address or route of this host uses. */
   networksInUse(): readonly string[]
 }

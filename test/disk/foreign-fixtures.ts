@@ -37,6 +37,7 @@ export const sweepOf = (directory: string, more: Partial<ForeignSweep> = {}): Fo
   isKnown: () => false,
   liveness,
   tryLock: (fd) => lockDescriptor(fd, 'exclusive'),
+  useOf: async () => ({ state: 'unused' }),
   remove,
   nowMs: () => Date.now() + hourMs,
   ...more,

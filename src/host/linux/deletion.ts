@@ -1,7 +1,7 @@
 /** Gives a directory back: first out of the way into the trash in one step, then deleted where nobody looks. */
 import { randomBytes } from 'node:crypto'
 import { mkdir, readdir, readFile, readlink, rename } from 'node:fs/promises'
-import { basename, dirname } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import type { Failure, Emptied, Place } from '../port.ts'
 import { codeOf, failureOf } from './answers.ts'
 import { CrossesMount, OutOfTime, deleteTree, giveAccess, type FileNumber } from './delete-tree.ts'
@@ -19,13 +19,16 @@ import {
 /** Set aside, but not the one that was meant: for a person to look at. */
 const foreignSuffix = '.foreign'
 
+/** Whose trash it is, and what a name in it begins with. */
+type Trash = Pick<Place, 'trashDir' | 'ledgerId' | 'vmId'>
+
 /**
  * Moves the directory `name` of `parent`, which must be the inode `expect`, into the trash and deletes it
  * there. An error after the move leaves a remainder in the trash: see `trashOf`.
  * @throws NotOurs, CrossesMount, and whatever the file system refuses
  */
 export async function deleteDirectory(
-  place: Place,
+  place: Trash,
   parent: Dir,
   name: string,
   expect: FileNumber,
@@ -79,6 +82,28 @@ async function finishIn(trash: Dir, prefix: string): Promise<boolean> {
   return names.length > 0
 }
 
+/** No VM can have this id: what is no VM's lies in the trash under it. */
+const noVm = '_dir'
+
+/** The same for a directory that is no VM's of this ledger, by the home's trash. `parent` is no link. */
+export async function deleteForeign(
+  home: string,
+  ledgerId: string,
+  { parent, name, dev, ino }: FileNumber & { readonly parent: string; readonly name: string },
+): Promise<void> {
+  const dir = await openStrictly(parent)
+  try {
+    const trash = { trashDir: join(home, 'trash'), ledgerId, vmId: noVm }
+    await deleteDirectory(trash, dir, name, { dev, ino })
+  } finally {
+    await dir.handle.close()
+  }
+}
+
+/** The trash of this ledger in a directory on another mount than the home. */
+export const trashBeside = (directory: string, ledgerId: string): string =>
+  join(directory, besideName({ ledgerId }))
+
 /** Deletes whatever lies in the trash, for about `budgetMs`. */
 export async function emptyTrash(trashDir: string, budgetMs: number): Promise<Emptied> {
   const trash = await openDirOrNull(trashDir)
@@ -103,7 +128,7 @@ export async function emptyTrash(trashDir: string, budgetMs: number): Promise<Em
 }
 
 /** The trash of the home; beside the directory where that is another mount, as no rename crosses one. */
-async function openTrash(place: Place, parent: Dir): Promise<Dir> {
+async function openTrash(place: Trash, parent: Dir): Promise<Dir> {
   const home = await openDir(dirname(place.trashDir))
   try {
     const trash = await makeDir(home, basename(place.trashDir))
@@ -160,7 +185,7 @@ export const mountPoints = (mountinfo: string): string[] =>
       ),
     )
 
-const besideName = (place: Place): string => `.vmledger-trash-${place.ledgerId}`
+const besideName = (place: Pick<Trash, 'ledgerId'>): string => `.vmledger-trash-${place.ledgerId}`
 
 async function openDirOrNull(path: string | Buffer): Promise<Dir | null> {
   try {

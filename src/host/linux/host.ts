@@ -6,6 +6,7 @@ import { checkElsewhere, checkHost } from './checks.ts'
 import { emptyTrash } from './deletion.ts'
 import { directoryDriver } from './directory.ts'
 import { fileDriver } from './file.ts'
+import { foreignHands } from './foreign.ts'
 import { selfIdentity } from './identity.ts'
 import { verdictOn, verdictOnVmm } from './liveness.ts'
 import { fenceOff, forgetLocks, holdHelpers, holdersBehind } from './locks.ts'
@@ -60,6 +61,7 @@ export function linuxHost({ home, drivers = [] }: LinuxHostOptions): Host {
     emptyTrash,
     keepLogs: async (place) => keepLogs(checked(place)),
     checks: async () => (linux ? checkHost() : checkElsewhere()),
+    foreign: (ledgerId) => (linux ? foreignHands(home, ledgerId) : null),
     networksInUse,
   }
 }

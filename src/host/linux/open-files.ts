@@ -5,7 +5,7 @@ import { codeOf, failureOf } from './answers.ts'
 import { describePid } from './proc.ts'
 
 /** Something that may hide a user of the file: then nobody knows. */
-class Hidden extends Error {
+export class Hidden extends Error {
   readonly file: string
   constructor(file: string, reason: string) {
     super(reason)
@@ -35,7 +35,7 @@ export async function filesInUse(extension: string): Promise<Testimony> {
 }
 
 /** With hidepid another user's processes are not even listed, except for root. */
-function refuseHiddenProcesses(): void {
+export function refuseHiddenProcesses(): void {
   if (readLink('/proc/self') !== String(process.pid))
     throw new Hidden('/proc', 'it belongs to another pid namespace')
   const mount = text('/proc/self/mountinfo')
@@ -49,7 +49,7 @@ function refuseHiddenProcesses(): void {
  * The first process of some hosts is hidden even from root: it starts machines and is no VMM. A VMM that is the
  * first one of its container hides nothing from who may delete its images.
  */
-const mayHide = (pid: number): boolean => pid === 1 && process.geteuid?.() === 0
+export const mayHide = (pid: number): boolean => pid === 1 && process.geteuid?.() === 0
 
 function filesOf(pid: number, extension: string): NeededFile[] {
   const directory = `/proc/${pid}/fd`
@@ -103,7 +103,7 @@ function lockedFiles(): NeededFile[] {
 }
 
 /** The kernel itself has them open, so that no process shows it. */
-function loopFiles(): NeededFile[] {
+export function loopFiles(): NeededFile[] {
   return entries('/sys/block')
     .filter((name) => name.startsWith('loop'))
     .flatMap((name) => {
@@ -120,13 +120,13 @@ function loopFiles(): NeededFile[] {
 }
 
 /** Kernel threads have no descriptors, but only root is told so. */
-function isKernelThread(pid: number): boolean {
+export function isKernelThread(pid: number): boolean {
   const stat = textOrNothing(`/proc/${pid}/stat`)
   const flags = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[6])
   return (flags & kernelThread) !== 0
 }
 
-const hasVanished = (error: unknown): boolean =>
+export const hasVanished = (error: unknown): boolean =>
   ['ENOENT', 'ESRCH', 'ENOTDIR'].includes(codeOf(error))
 
 const pids = (): number[] =>
@@ -144,7 +144,7 @@ function entries(path: string): string[] {
 }
 
 /** What a process that ends meanwhile, or a kernel thread, has to say is nothing. */
-function text(path: string): string {
+export function text(path: string): string {
   try {
     return readFileSync(path, 'latin1')
   } catch (error) {

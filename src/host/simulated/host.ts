@@ -87,6 +87,8 @@ export function simulatedHost(options: SimulatedHostOptions = {}): SimulatedHost
     checks: async () => [
       { check: 'host', status: 'pass', message: 'simulated: nothing real is touched', fix: null },
     ],
+    // Its processes have no files, and real ones are not its to judge.
+    foreign: () => null,
     networksInUse: () => options.subnetsInUse ?? [],
   }
 }
