@@ -16,6 +16,7 @@ import type { Host, HostCheck } from './host/port.ts'
 import { type Answer, type Check, checkAll, fail, named, pass, some, warn } from './checks.ts'
 import type { Clock } from './clock.ts'
 import { type Ledger, openLedger } from './ledger.ts'
+import { reserveBytesDefault } from './reserve.ts'
 
 export type DoctorOptions = {
   readonly home: string
@@ -24,7 +25,6 @@ export type DoctorOptions = {
 }
 
 const fileName = 'state.db'
-const reserveBytes = 8 * 1024 * 1024
 const othersMay = { read: 0o077, write: 0o022 } as const
 
 /** @throws LedgerError NO_HOME, and PERMISSION_DENIED where this user may not look */
@@ -107,9 +107,10 @@ const ofHome = (home: string, file: string): Check[] => [
 function reserveOf(path: string): Answer {
   const stats = statSync(path, { throwIfNoEntry: false })
   const bytes = (stats?.blocks ?? 0) * 512
-  if (bytes >= reserveBytes) return pass(`${bytes} bytes are kept for cleaning on a full disk`)
+  if (bytes >= reserveBytesDefault)
+    return pass(`${bytes} bytes are kept for cleaning on a full disk`)
   return warn(
-    `${bytes} of ${reserveBytes} bytes are kept for cleaning on a full disk`,
+    `${bytes} of ${reserveBytesDefault} bytes are kept for cleaning on a full disk`,
     'make room, then run `vmledger gc`',
   )
 }

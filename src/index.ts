@@ -17,11 +17,15 @@ export { secret } from './contract/redact.ts'
 export type { Identity, Outcome, ProcessIdentity, Resource } from './contract/resources.ts'
 export type { HeldResource, VmContext, VmState } from './contract/state.ts'
 export { classifyDisk, type DiskThresholds, type DiskVerdict } from './disk/classify.ts'
+export type { ForeignDirOptions, ForeignDirReport } from './foreign.ts'
 export { linuxHost } from './host/linux/host.ts'
 export type {
   Created,
   Driver,
   DriverContext,
+  ForeignHands,
+  ForeignTarget,
+  ForeignUse,
   Host,
   HostCheck,
   KeptLogs,

@@ -25,6 +25,7 @@ import { Admission, type DiskOptions, type DiskReport } from './admission.ts'
 import { type Clock, systemClock, timestamp } from './clock.ts'
 import { flushAtExit, forgetAtExit } from './exit-flush.ts'
 import { makeFolders } from './folders.ts'
+import { foreignSweep } from './foreign.ts'
 import { defaultHome } from './home.ts'
 import { type HostJournal, hostJournal } from './host-journal.ts'
 import { idFactory, random } from './new-id.ts'
@@ -280,7 +281,7 @@ export class Ledger {
   async reconcile(options: ReconcilePassOptions = {}): Promise<ReconcileReport[]> {
     checkPassOptions(options)
     const named = options.vmIds?.map((id) => this.#known(id))
-    return reconcilePass(options, this.#passing(named))
+    return reconcilePass(options, this.#passing(named, options))
   }
 
   /**
@@ -292,7 +293,7 @@ export class Ledger {
     checkPassOptions(options)
     if (this.#isReadonly)
       throw new LedgerError('INVALID_OPTION', 'a ledger opened readonly has no reconciler')
-    const reconciler = startReconciler(options, this.#passing(undefined), this.#log)
+    const reconciler = startReconciler(options, this.#passing(undefined, options), this.#log)
     this.#reconcilers.add(reconciler)
     return reconciler
   }
@@ -427,11 +428,25 @@ export class Ledger {
     return placeOf(this.home, this.id, id)
   }
 
-  #passing(named: readonly VmId[] | undefined): PassDependencies {
+  #passing(
+    named: readonly VmId[] | undefined,
+    options: Pick<ReconcilePassOptions, 'foreignDirs' | 'onForeignDir' | 'dryRun'>,
+  ): PassDependencies {
     return {
       scan: () => [...new Set(named ?? this.#uncleaned())],
       reconcileOne: (id, each) => this.#clean(id, each),
       tidy: () => this.#afterPass(),
+      sweep: foreignSweep(
+        { ...options, dryRun: this.#isReadonly || (options.dryRun ?? false) },
+        {
+          home: this.home,
+          ledgerId: this.id,
+          host: this.host,
+          clock: this.#clock,
+          knows: (name) => this.#recorder.current(parseVmId(name)).version > 0,
+          record: (draft) => this.#reserve.spend(() => this.hostJournal.record([draft])),
+        },
+      ),
     }
   }
 

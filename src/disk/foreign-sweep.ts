@@ -185,6 +185,8 @@ async function take(
   try {
     await sweep.remove({ parent: sweep.directory, name, dev, ino })
   } catch (error) {
+    if (codeOf(error) === 'ENOENT')
+      return kept(path, keep('unproven', 'somebody else took it away in that moment'))
     const reason = `not deleted: ${messageOf(error)}`
     return { path, action: 'failed', because: null, bytes: 0, reason, error: codeOf(error) }
   }

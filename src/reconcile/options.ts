@@ -1,5 +1,6 @@
 /** What one reconcile, or one pass over many, is asked for. */
 import { LedgerError } from '../contract/errors.ts'
+import type { ForeignDirOptions } from '../foreign.ts'
 import type { ReconcileReason, ReconcileReport } from './report.ts'
 
 export type ReconcileOptions = {
@@ -14,7 +15,7 @@ export type ReconcileOptions = {
   readonly keepFailedMs?: number
 }
 
-export type ReconcilePassOptions = {
+export type ReconcilePassOptions = ForeignDirOptions & {
   /** All that are not cleaned when left out. */
   readonly vmIds?: readonly string[]
   readonly reason?: ReconcileReason
@@ -35,7 +36,7 @@ export type ReconcilePassOptions = {
 
 export type ReconcilerOptions = Pick<
   ReconcilePassOptions,
-  'concurrency' | 'keepFailedMs' | 'signal' | 'onReport'
+  'concurrency' | 'keepFailedMs' | 'signal' | 'onReport' | 'foreignDirs' | 'onForeignDir'
 > & {
   /** From the end of a pass to the next, 30 s by default. */
   readonly intervalMs?: number

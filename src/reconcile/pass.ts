@@ -17,6 +17,8 @@ export type PassDependencies = {
   readonly scan: () => readonly VmId[]
   readonly reconcileOne: (vmId: VmId, options: ReconcileOptions) => Promise<ReconcileReport>
   readonly tidy: () => Promise<void>
+  /** Directories of other supervisors; null where none is to be looked at. */
+  readonly sweep: ((isStopping: () => boolean) => Promise<void>) | null
 }
 
 /** @throws what went wrong, a CorruptEventError first, when all that could be done is done */
@@ -67,10 +69,12 @@ export function reconcilerActor(
       ),
       tidy: fromPromise(async () => {
         if (!each.dryRun) await deps.tidy()
+        await deps.sweep?.(() => actor.getSnapshot().context.isStopping)
       }),
     },
   })
-  return createActor(machine, { input, clock: unreferencedClock })
+  const actor: ReconcilerActor = createActor(machine, { input, clock: unreferencedClock })
+  return actor
 }
 
 /** An actor that has ended wants to hear of nothing. */
