@@ -160,6 +160,23 @@ function refuseOwned(vmId: VmId, { phase, context }: VmState, host: Host): void 
     return keep(`it belongs to process ${context.owner?.pid}: ${verdict.evidence.join('; ')}`)
 }
 
+/**
+ * Only its owner may change what a VM holds: another process would act under the hands of one that lives.
+ * @throws LedgerError KEPT
+ * @internal
+ */
+export function assertOwned(vmId: VmId, { phase, context }: VmState, host: Host): void {
+  const { owner } = context
+  if (owner === null || phase === 'cleaned' || isSelf(owner, host)) return
+  const { verdict, evidence } = host.verdict(owner)
+  const todo = {
+    alive: `which lives; ask it, or run \`vmledger gc ${vmId} --force-running\``,
+    dead: 'which is dead: adopt it first (vm.adopt())',
+    unknown: `and whether that lives cannot be told (${evidence.join('; ')}): ask it`,
+  }[verdict]
+  throw new LedgerError('KEPT', `${vmId} belongs to process ${owner.pid}, ${todo}`, { vmId })
+}
+
 function isSelf(owner: VmState['context']['owner'], host: Host): boolean {
   const self = host.self()
   return (

@@ -28,7 +28,7 @@ import { draftOf, intentOf, type VmEventInput } from './draft.ts'
 import { random } from './new-id.ts'
 import type { Draft, Recorder } from './recorder.ts'
 import { CleanupError, type ReconcileReport } from './reconcile/report.ts'
-import { adopt } from './recover.ts'
+import { adopt, assertOwned } from './recover.ts'
 import type { Reserve } from './reserve.ts'
 import { nextSubnet, type SubnetPool } from './subnets.ts'
 
@@ -162,13 +162,14 @@ export class Vm {
 
   /**
    * Makes a host resource: intent, act, outcome. @throws LedgerError RESOURCE_EXISTS for a taken name
-   * (which is never touched), PERMISSION_DENIED, ACQUIRE_FAILED
+   * (which is never touched), PERMISSION_DENIED, ACQUIRE_FAILED, KEPT (another process owns the VM)
    */
   async acquire(
     resource: Resource,
     options: { uses?: readonly ResourceRef[] } = {},
   ): Promise<Acquired> {
     return this.#tracked(async () => {
+      this.#assertOwned()
       const driver = this.#driver(resource.kind)
       // The hold comes first: while it is ours no cleaner settles the intent under us.
       const context = await this.#context()
@@ -178,8 +179,9 @@ export class Vm {
     })
   }
 
-  /** Gives one resource back before the VM is cleaned. @throws LedgerError CLEANUP_REFUSED, CLEANUP_FAILED; it is then still held */
+  /** Gives one resource back before the VM is cleaned. @throws LedgerError CLEANUP_REFUSED, CLEANUP_FAILED, KEPT; it is then still held */
   async release(ref: ResourceRef): Promise<void> {
+    this.#assertOwned()
     const key = keyOf(ref)
     const held = this.state().context.resources[key]
     if (held === undefined || !isHeld(held))
@@ -205,13 +207,14 @@ export class Vm {
     ])
   }
 
-  /** Starts the VMM under its own lock; recorded before it exists. @throws LedgerError BUSY, ACQUIRE_FAILED */
+  /** Starts the VMM under its own lock; recorded before it exists. @throws LedgerError BUSY, ACQUIRE_FAILED, KEPT */
   async spawn(
     command: string,
     args: readonly string[],
     options: SpawnVmmOptions = {},
   ): Promise<ChildProcess> {
     return this.#tracked(async () => {
+      this.#assertOwned()
       const { describe, lock = 'vmm', name = 'vmm', ...spawnOptions } = options
       const spec = { command: describe === undefined ? command : describe(command, args), lock }
       const resource = { kind: 'process', name, spec }
@@ -226,12 +229,13 @@ export class Vm {
     })
   }
 
-  /** Stops the guest: shutdown, grace, then the VMM's end. @throws LedgerError CLEANUP_FAILED when it lives on */
+  /** Stops the guest: shutdown, grace, then the VMM's end. @throws LedgerError CLEANUP_FAILED when it lives on, KEPT */
   async stop({
     reason = 'stop',
     shutdown,
     graceMs = graceMsDefault,
   }: StopOptions = {}): Promise<void> {
+    this.#assertOwned()
     if (this.state().phase !== 'stopping')
       await this.#spend({ type: 'vm.stopping', data: { reason, by: 'supervisor' } })
     if (shutdown !== undefined) {
@@ -259,7 +263,8 @@ export class Vm {
 
   /**
    * Stops what runs and gives everything back, from whatever phase. Called twice at once it cleans once.
-   * @throws CleanupError with the report; the next gc resumes where it stopped
+   * @throws CleanupError with the report; the next gc resumes where it stopped. LedgerError KEPT, with nothing
+   * done, where another process owns the VM
    */
   close(options: CloseOptions = {}): Promise<ReconcileReport> {
     this.#closing ??= this.#close(options).finally(() => (this.#closing = null))
@@ -274,7 +279,13 @@ export class Vm {
     return adopt(this.id, this.#deps)
   }
 
+  /** Whoever has a handle may look and record; hands are the owner's. */
+  #assertOwned(): void {
+    assertOwned(this.id, this.state(), this.#deps.host)
+  }
+
   async #close(options: CloseOptions): Promise<ReconcileReport> {
+    this.#assertOwned()
     await Promise.allSettled(this.#inFlight)
     const isRunning = this.#vmm() !== null || options.shutdown !== undefined
     if (stoppablePhases.has(this.state().phase) && isRunning)

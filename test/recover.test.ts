@@ -3,7 +3,8 @@ import { describe, expect, test } from 'vitest'
 import { vmId } from '../src/contract/ids.ts'
 import { recover } from '../src/recover.ts'
 import type { Ledger } from '../src/ledger.ts'
-import { otherClient } from './support/ledgers.ts'
+import type { Vm } from '../src/vm.ts'
+import { openTestLedger, otherClient } from './support/ledgers.ts'
 import { machine, netVm, typesOf, vmmVm } from './support/machine.ts'
 
 const manyTimes = () => Array.from({ length: 1_000 }, () => vmId('a'))
@@ -236,5 +237,69 @@ describe('a VM with a manual lease', () => {
       ])
     world.exitVmm(pid ?? 0)
     expect(await ledger.reconcile()).toMatchObject([{ result: 'cleaned' }])
+  })
+})
+
+describe('a VM of another process', () => {
+  const hands: readonly (readonly [string, (vm: Vm) => Promise<unknown>])[] = [
+    ['close', (vm) => vm.close()],
+    ['stop', (vm) => vm.stop()],
+    ['release', (vm) => vm.release('tap:tap-a')],
+    ['acquire', (vm) => vm.acquire({ kind: 'tap', name: 'tap-b', spec: {} })],
+    ['spawn', (vm) => vm.spawn('vmm', [], { name: 'second' })],
+  ]
+
+  test.each(hands)('does not %s for who does not own it', async (_, act) => {
+    const { world, supervisor } = machine()
+    const owner = supervisor()
+    const { pid } = owner.host.self()
+    await vmmVm(owner.ledger, 'a')
+    const stranger = supervisor()
+    const before = { head: stranger.ledger.head(), standing: world.standing() }
+    await expect(act(stranger.ledger.vm('a'))).rejects.toMatchObject({
+      code: 'KEPT',
+      vmId: 'a',
+      message: `a belongs to process ${pid}, which lives; ask it, or run \`vmledger gc a --force-running\``,
+    })
+    owner.host.crash('never')
+    await expect(act(stranger.ledger.vm('a'))).rejects.toMatchObject({
+      code: 'KEPT',
+      message: `a belongs to process ${pid}, which is dead: adopt it first (vm.adopt())`,
+    })
+    expect({ head: stranger.ledger.head(), standing: world.standing() }).toEqual(before)
+  })
+
+  test.each(hands.filter(([name]) => ['close', 'stop', 'acquire'].includes(name)))(
+    'does %s for another ledger of the same process, and for who adopted it',
+    async (_, act) => {
+      const { home, supervisor } = machine()
+      const owner = supervisor()
+      await vmmVm(owner.ledger, 'a')
+      const second = openTestLedger({ home, host: owner.host })
+      await second.vm('a').acquire({ kind: 'tap', name: 'tap-c', spec: {} })
+      owner.host.crash('never')
+      const heir = supervisor().ledger.vm('a')
+      await heir.adopt()
+      await expect(act(heir)).resolves.not.toThrow()
+    },
+  )
+
+  test('is not touched where it cannot be told whether its owner lives', async () => {
+    const { supervisor } = machine()
+    const owner = supervisor()
+    await vmmVm(owner.ledger, 'a')
+    const { host, ledger } = supervisor()
+    host.faults.on({ operation: 'verdict', kind: 'process', outcome: 'unknown', times: 1 })
+    await expect(ledger.vm('a').close()).rejects.toMatchObject({
+      code: 'KEPT',
+      message: expect.stringContaining('whether that lives cannot be told'),
+    })
+    expect(ledger.vm('a').state().phase).toBe('running')
+  })
+
+  test('that is cleaned has nothing to close, whoever asks', async () => {
+    const { supervisor } = machine()
+    await (await vmmVm(supervisor().ledger, 'a')).close()
+    expect(await supervisor().ledger.vm('a').close()).toMatchObject({ result: 'nothing' })
   })
 })

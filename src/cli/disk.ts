@@ -6,25 +6,19 @@ import { bytesText } from '../disk/admission.ts'
 import { defaultCache } from '../home.ts'
 import { exitCodes } from './errors.ts'
 import { withLedger } from './open.ts'
-import { nonEmpty, type SharedOptions } from './options.ts'
+import { lookAtImages } from './image-gc.ts'
+import type { SharedOptions } from './options.ts'
 import { printJson, type Style, talk } from './output.ts'
 import { type Cell, printTable } from './table.ts'
-
-type DiskCommandOptions = SharedOptions & { readonly cache?: string }
 
 export function addDisk(program: Command): void {
   program
     .command('disk')
     .description('how much room there is, what VMs were promised of it, and whether one may start')
-    .option(
-      '--cache <dir>',
-      'directory of the images ($VMLEDGER_CACHE, $CACHE_DIRECTORY or XDG)',
-      nonEmpty,
-    )
     .action((_own: unknown, command: Command) => disk(command.optsWithGlobals()))
 }
 
-async function disk(options: DiskCommandOptions): Promise<void> {
+async function disk(options: SharedOptions): Promise<void> {
   const cache = resolve(options.cache ?? defaultCache())
   const reports = await withLedger(options, 'read', (ledger) => ledger.disk([cache]))
   if (options.json === true) for (const report of reports) printJson(lineOf(report))

@@ -13,7 +13,6 @@ import { type Cell, printTable } from './table.ts'
 import { age } from './times.ts'
 
 type ImagesCommandOptions = SharedOptions & {
-  readonly cache?: string
   readonly scope?: ImageScope
   readonly dryRun?: boolean
 }
@@ -25,11 +24,6 @@ export function addImages(program: Command): void {
   const images = program
     .command('images')
     .description('list, add and remove images, and give back those that nobody can need')
-    .option(
-      '--cache <dir>',
-      'directory of the images ($VMLEDGER_CACHE, $CACHE_DIRECTORY or XDG)',
-      nonEmpty,
-    )
   images
     .command('list')
     .description('list the images, newest first')

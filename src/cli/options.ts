@@ -3,6 +3,7 @@ import { InvalidArgumentError } from 'commander'
 
 export type SharedOptions = {
   readonly home?: string
+  readonly cache?: string
   readonly json?: boolean
   readonly adoptHost?: boolean
 }

@@ -39,6 +39,11 @@ export function createProgram(): Command {
       'directory of the ledger ($VMLEDGER_HOME, $STATE_DIRECTORY or XDG)',
       nonEmpty,
     )
+    .option(
+      '--cache <dir>',
+      'directory of the images ($VMLEDGER_CACHE, $CACHE_DIRECTORY or XDG)',
+      nonEmpty,
+    )
     .option('--json', 'one JSON object a line on stdout')
     .option('--adopt-host', 'take over a home of another machine, or a copy of a home')
     .addHelpText('after', examples)

@@ -70,7 +70,7 @@ describe('a VM that is being cleaned', () => {
     expect(await supervisor().ledger.reconcile()).toMatchObject([{ result: 'cleaned' }])
   })
 
-  test('is cleaned once for a reconciler, a pass and a close of two ledgers in the process', async () => {
+  test('is cleaned once for a reconciler and the passes of two ledgers in the process', async () => {
     const { world, home, cleaner, isReleasing } = await slowlyCleaned()
     const second = openTestLedger({ home, host: cleaner.host })
     const reconciler = cleaner.ledger.startReconciler({ intervalMs: 60_000 })
@@ -79,15 +79,9 @@ describe('a VM that is being cleaned', () => {
     const others = [
       second.reconcile(),
       second.reconcile({ vmIds: ['vm-one'], waitsForRetry: false }),
-      second
-        .vm('vm-one')
-        .close()
-        .then((report) => [report]),
-      cleaner.ledger
-        .vm('vm-one')
-        .close()
-        .then((report) => [report]),
     ]
+    const code = 'KEPT'
+    await expect(second.vm('vm-one').close()).rejects.toMatchObject({ code })
     world.finishCommands()
     const [report] = await first
     expect(report).toMatchObject({ result: 'cleaned', released: [{}, {}] })
@@ -95,6 +89,19 @@ describe('a VM that is being cleaned', () => {
     expect(released(cleaner.host.commands)).toHaveLength(2)
     expect(second.vm('vm-one').state().context.generation).toBe(1)
     await reconciler.stop()
+  })
+
+  test('is cleaned once for its owner who closes it through two ledgers in the process', async () => {
+    const { home, supervisor } = simulatedMachine()
+    const { ledger, host } = supervisor()
+    const vm = await ledger.createVm({ id: 'vm-one', backend: 'test' })
+    await vm.acquire(tap({ name: 'fc-a' }))
+    const second = openTestLedger({ home, host })
+    const [one, other] = await Promise.all([vm.close(), second.vm('vm-one').close()])
+    expect(one).toMatchObject({ result: 'cleaned', released: [{}, {}] })
+    expect(other).toEqual(one)
+    expect(released(host.commands)).toHaveLength(2)
+    expect(vm.state().context.generation).toBe(1)
   })
 })
 
@@ -107,12 +114,13 @@ describe('a claim of this process', () => {
     owner.host.crash('never')
     const { host } = supervisor()
     let failures = 1
+    const isCleaning = (): boolean => broken.vm('vm-one').state().phase === 'cleaning'
     const broken = openTestLedger({
       home,
       host: withMethods(host, {
         // Not answered but thrown, outside of what a driver's answer is kept to.
         driver: (kind) => {
-          if (failures-- > 0) throw new LedgerError('BUSY', 'for the test')
+          if (isCleaning() && failures-- > 0) throw new LedgerError('BUSY', 'for the test')
           return host.driver(kind)
         },
       }),
