@@ -1,12 +1,11 @@
 /** `vmledger disk`: how much room there is for VMs, one line a file system. */
-import { resolve } from 'node:path'
+import { statSync } from 'node:fs'
 import type { Command } from 'commander'
 import type { DiskReport } from '../admission.ts'
 import { bytesText } from '../disk/admission.ts'
-import { defaultCache } from '../home.ts'
 import { exitCodes } from './errors.ts'
 import { withLedger } from './open.ts'
-import { lookAtImages } from './image-gc.ts'
+import { cacheOf, reclaimable } from './image-gc.ts'
 import type { SharedOptions } from './options.ts'
 import { printJson, type Style, talk } from './output.ts'
 import { type Cell, printTable } from './table.ts'
@@ -19,8 +18,12 @@ export function addDisk(program: Command): void {
 }
 
 async function disk(options: SharedOptions): Promise<void> {
-  const cache = resolve(options.cache ?? defaultCache())
-  const reports = await withLedger(options, 'read', (ledger) => ledger.disk([cache]))
+  const found = await withLedger(options, 'read', (ledger) => ledger.disk([cacheOf(options)]))
+  const images = await reclaimable(options)
+  const reports = found.map((report) => ({
+    ...report,
+    reclaimable: images !== null && images.device === deviceOf(report.path) ? images.bytes : 0,
+  }))
   if (options.json === true) for (const report of reports) printJson(lineOf(report))
   else printTable(reports.map(cellsOf), { head })
   for (const { path, problem } of reports)
@@ -30,27 +33,34 @@ async function disk(options: SharedOptions): Promise<void> {
   else if (verdicts.has('reject')) process.exitCode = exitCodes.tryAgain
 }
 
-const lineOf = ({ path, free, total, freeInodes, reserved, verdict }: DiskReport) => ({
-  path,
-  free,
-  total,
-  free_inodes: freeInodes,
-  reserved,
-  // Nobody looks at images yet.
-  reclaimable: null,
-  verdict,
+type Line = DiskReport & {
+  /** Bytes that an image gc would free; null where that cannot be told. */
+  readonly reclaimable: number | null
+}
+
+const deviceOf = (path: string): number | undefined =>
+  statSync(path, { throwIfNoEntry: false })?.dev
+
+const lineOf = (line: Line) => ({
+  path: line.path,
+  free: line.free,
+  total: line.total,
+  free_inodes: line.freeInodes,
+  reserved: line.reserved,
+  reclaimable: line.reclaimable,
+  verdict: line.verdict,
 })
 
 const head = ['PATH', 'FREE', 'TOTAL', 'FREE INODES', 'RESERVED', 'RECLAIMABLE', 'VERDICT']
 
-const cellsOf = ({ path, free, total, freeInodes, reserved, verdict }: DiskReport): Cell[] => [
-  path,
-  sizeOf(free),
-  sizeOf(total),
-  freeInodes === null ? notKnown : String(freeInodes),
-  sizeOf(reserved),
-  notKnown,
-  { text: verdict, style: styles[verdict] },
+const cellsOf = (line: Line): Cell[] => [
+  line.path,
+  sizeOf(line.free),
+  sizeOf(line.total),
+  line.freeInodes === null ? notKnown : String(line.freeInodes),
+  sizeOf(line.reserved),
+  sizeOf(line.reclaimable),
+  { text: line.verdict, style: styles[line.verdict] },
 ]
 
 const notKnown = 'not known'

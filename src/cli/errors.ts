@@ -53,8 +53,13 @@ export function fail(error: unknown, isJson: boolean): void {
   talk(told.message)
   if (process.env['VMLEDGER_DEBUG'] === '1' && error instanceof Error) talk(error.stack ?? '')
   if (isJson) printJson({ error: told })
-  process.exitCode = exitCodeOf[told.code as ErrorCode] ?? exitCodes.failure
+  process.exitCode = codeOf(told)
 }
+
+/** With which it would end a command. */
+export const codeOfError = (error: unknown): number => codeOf(wordsFor(error))
+
+const codeOf = ({ code }: Told): number => exitCodeOf[code as ErrorCode] ?? exitCodes.failure
 
 /** The last line of a command that was not understood. */
 export function codeOfUsage(message: string): void {

@@ -1,14 +1,12 @@
 /** `vmledger images list|add|rm|gc`: the images of a cache, and what of them nobody can need any more. */
-import { join, resolve } from 'node:path'
 import { type Command, Option } from 'commander'
 import type { ImageScope } from '../contract/images.ts'
 import { bytesText } from '../disk/admission.ts'
-import { defaultCache } from '../home.ts'
-import type { Image, ImageGcFile, ImageGcReport } from '../images/answers.ts'
-import { assertCache, type Images, openImages } from '../open-images.ts'
-import { exitCodes } from './errors.ts'
+import type { Image, ImageGcReport } from '../images/answers.ts'
+import { collectImages, printImageGc, problemsOf, withImages } from './image-gc.ts'
 import { nonEmpty, type SharedOptions } from './options.ts'
-import { print, printJson, talk, whenNobodyReads } from './output.ts'
+import { print, printJson, whenNobodyReads } from './output.ts'
+import { exitCodeOf, summaryOf as summaryOfAll } from './reports.ts'
 import { type Cell, printTable } from './table.ts'
 import { age } from './times.ts'
 
@@ -60,28 +58,6 @@ const addTag = (text: string, before: readonly string[] = []): string[] => [
   ...before,
   nonEmpty(text),
 ]
-
-/** Only `add` makes a cache. */
-async function withImages<T>(
-  options: ImagesCommandOptions,
-  access: 'read' | 'write' | 'make',
-  work: (images: Images) => T | Promise<T>,
-): Promise<T> {
-  const cache = resolve(options.cache ?? defaultCache())
-  if (access !== 'make') assertCache(join(cache, 'images'))
-  const images = openImages({
-    cache,
-    readonly: access === 'read',
-    adoptHost: options.adoptHost ?? false,
-    actor: 'cli',
-    ...(options.home === undefined ? {} : { home: resolve(options.home) }),
-  })
-  try {
-    return await work(images)
-  } finally {
-    images.close()
-  }
-}
 
 async function list(options: ImagesCommandOptions): Promise<void> {
   const images = await withImages(options, 'read', (open) => open.list())
@@ -148,69 +124,23 @@ async function gc(options: ImagesCommandOptions): Promise<void> {
   const { dryRun = false, json = false } = options
   // Whoever reads may go; what has begun is ended all the same.
   whenNobodyReads(() => {})
-  const report = await withImages(options, dryRun ? 'read' : 'write', (images) =>
-    images.gc({ dryRun }),
-  )
-  if (json) for (const file of report.files) printJson(gcLineOf(file))
-  else printTable(report.files.map(cellsOf), { last: 'wrap' })
-  for (const { file, reason } of report.unreadable)
-    talk(`${file} cannot be read (${reason}): nothing was deleted`)
+  const report = await collectImages(options, dryRun)
+  printImageGc(report, json)
   if (json) printJson(summaryOf(report))
   else print(inWords(report))
-  process.exitCode = exitCodeOf(report)
+  process.exitCode = exitCodeOf([], problemsOf(report))
 }
-
-const gcLineOf = ({ path, action, bytes, reason }: ImageGcFile) => ({
-  image: path,
-  action,
-  bytes,
-  reason,
-})
 
 /** The keys of the summary of `gc`, and two more. */
 const summaryOf = ({ dryRun, reclaimed, kept, failed, bytes }: ImageGcReport) => ({
-  summary: true,
-  dry_run: dryRun,
-  vms_cleaned: 0,
-  vms_kept: 0,
-  vms_failed: 0,
-  orphans: 0,
-  images: reclaimed,
+  ...summaryOfAll([], dryRun, { images: reclaimed, bytes }),
   images_kept: kept,
   images_failed: failed,
-  vm_dirs: 0,
-  bytes,
 })
-
-const cellsOf = ({ path, action, bytes, reason }: ImageGcFile): Cell[] => [
-  path,
-  said[action],
-  action === 'reclaimed' || action === 'would_reclaim' ? bytesText(bytes) : '-',
-  reason,
-]
-
-const said: Readonly<Record<ImageGcFile['action'], Cell>> = {
-  reclaimed: { text: 'reclaimed', style: 'green' },
-  would_reclaim: { text: 'would be reclaimed', style: 'green' },
-  kept: 'kept',
-  failed: { text: 'failed', style: 'red' },
-}
 
 function inWords({ dryRun, reclaimed, kept, failed, bytes }: ImageGcReport): string {
   const others = `${kept} kept, ${failed} failed`
   const gone = `${bytesText(bytes)} from ${reclaimed} image${reclaimed === 1 ? '' : 's'}`
   if (!dryRun) return `Reclaimed ${gone}; ${others}.`
   return `Would reclaim ${gone}; ${others} (dry run: nothing was deleted).`
-}
-
-const isDenied = ({ error }: ImageGcFile): boolean => error === 'EPERM' || error === 'EACCES'
-
-/** Where several apply: every failure a permission, then any failure, then what could not be read. */
-export function exitCodeOf({
-  files,
-  unreadable,
-}: Pick<ImageGcReport, 'files' | 'unreadable'>): number {
-  const failures = files.filter(({ action }) => action === 'failed')
-  if (failures.length > 0) return failures.every(isDenied) ? exitCodes.denied : exitCodes.partial
-  return unreadable.length > 0 ? exitCodes.unknown : exitCodes.ok
 }

@@ -1,4 +1,5 @@
 /** What passes, removals and prunes print: a line a VM, a summary, and the exit code that they come to. */
+import { bytesText } from '../disk/admission.ts'
 import type { OrphanReport } from '../orphans.ts'
 import type { ReconcileReport } from '../reconcile/report.ts'
 import type { RemovalReport } from '../removal.ts'
@@ -50,10 +51,19 @@ export const removalLineOf = (report: RemovalReport) => ({
 
 type Summary = ReturnType<typeof summaryOf>
 
+/** What a pass gave back beside VMs, or would. */
+export type Besides = {
+  readonly orphans?: readonly OrphanReport[]
+  readonly images?: number
+  readonly vmDirs?: number
+  /** Of the last two. */
+  readonly bytes?: number
+}
+
 export function summaryOf(
   reports: readonly ReconcileReport[],
   dryRun: boolean,
-  orphans: readonly OrphanReport[] = [],
+  { orphans = [], images = 0, vmDirs = 0, bytes = 0 }: Besides = {},
 ) {
   const count = (...results: ReconcileReport['result'][]): number =>
     reports.filter(({ result }) => results.includes(result)).length
@@ -64,9 +74,9 @@ export function summaryOf(
     vms_kept: count('kept', 'adoptable'),
     vms_failed: count('failed'),
     orphans: orphans.filter(isOrphan).length,
-    images: 0,
-    vm_dirs: 0,
-    bytes: 0,
+    images,
+    vm_dirs: vmDirs,
+    bytes,
   }
 }
 
@@ -74,13 +84,26 @@ export function summaryOf(
 const isOrphan = ({ name, isAbandoned }: OrphanReport): boolean => name !== null && !isAbandoned
 
 export function inWords(summary: Summary): string {
-  const { dry_run, vms_cleaned, vms_kept, vms_failed } = summary
-  const orphans =
-    summary.orphans === 0 ? '' : ` ${summary.orphans} orphan${summary.orphans === 1 ? '' : 's'}.`
-  if (vms_cleaned + vms_kept + vms_failed === 0) return `Nothing to clean.${orphans}`
-  const cleaned = `${vms_cleaned} ${dry_run ? 'would be cleaned' : 'cleaned'}`
-  return `${cleaned}, ${vms_kept} kept, ${vms_failed} failed.${orphans}`
+  const { dry_run, vms_cleaned, vms_kept, vms_failed, orphans } = summary
+  const cleaned =
+    vms_cleaned + vms_kept + vms_failed === 0
+      ? 'Nothing to clean.'
+      : `${vms_cleaned} ${dry_run ? 'would be cleaned' : 'cleaned'}, ${vms_kept} kept, ${vms_failed} failed.`
+  const lost = orphans === 0 ? [] : [`${counted(orphans, 'orphan')}.`]
+  return [cleaned, ...lost, ...filesInWords(summary)].join(' ')
 }
+
+function filesInWords({ dry_run, images, vm_dirs, bytes }: Summary): string[] {
+  const what = [
+    ...(images === 0 ? [] : [counted(images, 'image')]),
+    ...(vm_dirs === 0 ? [] : [counted(vm_dirs, 'VM directory', 'VM directories')]),
+  ]
+  if (what.length === 0) return []
+  return [`${bytesText(bytes)} ${dry_run ? 'would be ' : ''}reclaimed from ${what.join(' and ')}.`]
+}
+
+const counted = (count: number, one: string, many = `${one}s`): string =>
+  `${count} ${count === 1 ? one : many}`
 
 export function printOrphan({ kind, name, action, reason }: OrphanReport): void {
   const style: Record<OrphanReport['action'], Style> = {
@@ -133,21 +156,23 @@ export function printReport(report: ReconcileReport, word: Cell | null = null): 
   printTable(rows, { indent: 2, last: 'wrap' })
 }
 
+/** `denied`, `failed`: it could not be done; `unknown`: a witness could not be read; null: none. */
+export type Problem = OrphanReport['problem']
+
 /** Where several apply: every failure a permission, then any failure, then what could not be told. */
 export function exitCodeOf(
   reports: readonly ReconcileReport[],
-  orphans: readonly OrphanReport[] = [],
+  besides: readonly Problem[] = [],
 ): number {
-  const problems = orphans.map(({ problem }) => problem)
   // What is blocked was not tried: it says nothing of its own.
   const failures = [
     ...reports.flatMap(({ failed }) => failed.map(({ outcome }) => outcome)),
-    ...problems.filter((problem) => problem === 'denied' || problem === 'failed'),
+    ...besides.filter((problem) => problem === 'denied' || problem === 'failed'),
   ].filter((outcome) => outcome !== 'blocked')
   if (failures.length > 0)
     return failures.every((outcome) => outcome === 'denied') ? exitCodes.denied : exitCodes.partial
   if (reports.some(({ result }) => result === 'failed')) return exitCodes.partial
-  const isUnknown = reports.some((report) => report.isUnknown) || problems.includes('unknown')
+  const isUnknown = reports.some((report) => report.isUnknown) || besides.includes('unknown')
   return isUnknown ? exitCodes.unknown : exitCodes.ok
 }
 

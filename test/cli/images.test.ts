@@ -3,7 +3,8 @@ import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { exitCodeOf } from '../../src/cli/images.ts'
+import { problemsOf } from '../../src/cli/image-gc.ts'
+import { exitCodeOf } from '../../src/cli/reports.ts'
 import { simulatedHost } from '../../src/host/simulated/host.ts'
 import { kept } from '../../src/images/pass.ts'
 import { openLedger } from '../../src/ledger.ts'
@@ -164,6 +165,6 @@ describe('the exit code', () => {
     [77, [failed('EACCES'), failed('EPERM')], 0],
   ])('is %i', (code, files, unreadable) => {
     const cannot = Array.from({ length: unreadable }, () => ({ file: '/proc', reason: 'x' }))
-    expect(exitCodeOf({ files, unreadable: cannot })).toBe(code)
+    expect(exitCodeOf([], problemsOf({ files, unreadable: cannot }))).toBe(code)
   })
 })
