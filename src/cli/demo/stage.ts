@@ -37,6 +37,8 @@ export class Stage {
     this.#env = {
       ...process.env,
       VMLEDGER_HOME: this.home,
+      // Nothing of the user's own is looked at.
+      VMLEDGER_CACHE: join(this.directory, 'cache'),
       [simulatedHostVariable]: this.machine ?? '',
     }
     if (this.machine === null) delete this.#env[simulatedHostVariable]
