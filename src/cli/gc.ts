@@ -55,7 +55,7 @@ export function addGc(program: Command): void {
     .option(
       '--vms-dir <dir>',
       'also take VM directories of other supervisors in it that are proven dead (repeatable)',
-      (text: string, before: readonly string[] = []) => [...before, nonEmpty(text)],
+      (text: string, before?: readonly string[]) => [...(before ?? []), nonEmpty(text)],
     )
     .action((vms: string[], _own: unknown, command: Command) => gc(vms, command.optsWithGlobals()))
 }

@@ -191,7 +191,8 @@ export interface Host {
   /** Every kind that this host knows. */
   drivers(): readonly Driver[]
   hold(place: Place): Promise<Hold>
-  fence(place: Place): Promise<Fence>
+  /** `dryRun`: a lock file that is missing is not made, and counts as taken: nobody can hold it. */
+  fence(place: Place, options?: { readonly dryRun: boolean }): Promise<Fence>
   /** Starts a VMM that inherits its own lock. @throws LedgerError BUSY when the lock is taken */
   spawn(
     context: DriverContext,

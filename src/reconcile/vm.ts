@@ -39,7 +39,7 @@ async function reconcile(
   const kept = keptUnfenced(vmId, state, options, deps)
   if (kept !== null) return kept
   const place = deps.placeOf(vmId)
-  const fence = await deps.host.fence(place)
+  const fence = await deps.host.fence(place, { dryRun: options.dryRun })
   try {
     const report = await reconcileFenced(vmId, options, deps, fence)
     if (report.result === 'cleaned' && !options.dryRun) deps.host.forget(place)

@@ -58,7 +58,8 @@ describe.runIf(isRoot)('the images of the cache', () => {
 
     const real = await gc(machine, cache)
     expect(real.code).toBe(0)
-    expect(real.images.map(({ action }) => action).toSorted()).toEqual(['kept', 'reclaimed'])
+    expect(new Set(real.images.map(({ action }) => action))).toEqual(new Set(['kept', 'reclaimed']))
+    expect(real.images).toHaveLength(2)
     expect(real.lines.at(-1)).toMatchObject({ vms_cleaned: 1, images: 1, bytes: 8192 })
     expect(existsSync(lost)).toBe(false)
     const words = await runCli(['gc', '--cache', cache], { machine })

@@ -9,7 +9,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { expect, test } from 'vitest'
 import { LedgerError } from '../../src/contract/errors.ts'
 import { linuxHost } from '../../src/host/linux/host.ts'
@@ -44,6 +44,21 @@ const killed = (child: ChildProcess) => {
   child.kill('SIGKILL')
   return ended
 }
+
+test('a fence of a dry run says the same, makes no file, and hears who holds one', async () => {
+  const { place, host } = setUp()
+  const look = await host.fence(place, { dryRun: true })
+  expect([look.vmm, look.helpers]).toEqual(['taken', 'taken'])
+  await look.refresh()
+  look.close()
+  expect(readdirSync(join(place.home, 'locks'))).toEqual([])
+  const hold = await host.hold(place)
+  const again = await host.fence(place, { dryRun: true })
+  expect([again.vmm, again.helpers]).toEqual(['taken', 'held'])
+  again.close()
+  hold.close()
+  expect(readdirSync(join(place.home, 'locks'))).toEqual([basename(place.helperLock)])
+})
 
 test('a fence takes both locks and lets go when it is closed', async () => {
   const { place, host } = setUp()

@@ -150,6 +150,17 @@ describe('one bad VM', () => {
 })
 
 describe('close()', () => {
+  test('leaves no lock files behind by a dry run', async () => {
+    const { world, supervisor } = machine()
+    const owner = supervisor()
+    await owner.ledger.createVm({ backend: 'test' })
+    owner.host.crash('never')
+    world.change((state) => void (state.lockFiles = []))
+    const { ledger } = supervisor()
+    expect(await ledger.reconcile({ dryRun: true })).toMatchObject([{ result: 'cleaned' }])
+    expect(world.read().lockFiles).toEqual([])
+  })
+
   test('does not take the report of a dry run for its own', async () => {
     const { world, supervisor } = machine()
     const { ledger } = supervisor()

@@ -52,7 +52,7 @@ export function linuxHost({ home, drivers = [] }: LinuxHostOptions): Host {
     driver: (kind) => known.get(kind) ?? null,
     drivers: () => [...known.values()],
     hold: async (place) => (linux ? holdHelpers(checked(place)) : noHold),
-    fence: async (place) => (linux ? fenceOff(checked(place)) : noFence),
+    fence: async (place, options) => (linux ? fenceOff(checked(place), options) : noFence),
     spawn: async ({ place }, request) =>
       linux ? spawnVmm(checked(place), request) : spawnUnlocked(checked(place), request),
     forget: (place) => {

@@ -1,5 +1,5 @@
 /** The two locks of a VM: a creator holds, a cleaner fences, and the kernel lets go for the dead. */
-import { closeSync } from 'node:fs'
+import { closeSync, lstatSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { LedgerError } from '../../contract/errors.ts'
@@ -23,9 +23,12 @@ export async function holdHelpers(place: Place): Promise<Hold> {
   }
 }
 
-/** Takes both locks as far as they are free; creates missing files, so that a late starter finds them taken. */
-export async function fenceOff(place: Place): Promise<Fence> {
-  const fence = new PlaceFence(place)
+/**
+ * Takes both locks as far as they are free; creates missing files, so that a late starter finds them taken. A dry
+ * run does nothing that a starter could disturb, and makes none.
+ */
+export async function fenceOff(place: Place, { dryRun } = { dryRun: false }): Promise<Fence> {
+  const fence = new PlaceFence(place, !dryRun)
   await fence.refresh()
   return fence
 }
@@ -69,15 +72,20 @@ function holdOf(fd: number): Hold {
   }
 }
 
+/** What was taken, or would have been, had there been a file. */
+type Grip = LockAttempt | { readonly state: 'taken'; readonly fd: null }
+
 class PlaceFence implements Fence {
   readonly place: Place
-  #vmm: LockAttempt = { state: 'held' }
-  #helpers: LockAttempt = { state: 'held' }
+  readonly #makesFiles: boolean
+  #vmm: Grip = { state: 'held' }
+  #helpers: Grip = { state: 'held' }
   #closed = false
   #queue: Promise<void> = Promise.resolve()
 
-  constructor(place: Place) {
+  constructor(place: Place, makesFiles: boolean) {
     this.place = place
+    this.#makesFiles = makesFiles
   }
 
   get vmm(): Fence['vmm'] {
@@ -100,16 +108,31 @@ class PlaceFence implements Fence {
   }
 
   async #tryHeld(): Promise<void> {
-    const { vmmLock, helperLock, home } = this.place
+    const { vmmLock, helperLock } = this.place
     if (this.#closed) return
-    if (this.#vmm.state === 'held') this.#vmm = await tryLock(vmmLock, home, 'exclusive')
-    if (this.#helpers.state === 'held') this.#helpers = await tryLock(helperLock, home, 'exclusive')
+    if (this.#vmm.state === 'held') this.#vmm = await this.#try(vmmLock)
+    if (this.#helpers.state === 'held') this.#helpers = await this.#try(helperLock)
     if (this.#closed) this.#release() // Closed while we waited: nobody else will.
   }
 
+  async #try(path: string): Promise<Grip> {
+    if (!this.#makesFiles && isAbsent(path)) return { state: 'taken', fd: null }
+    return tryLock(path, this.place.home, 'exclusive')
+  }
+
   #release(): void {
-    for (const lock of [this.#vmm, this.#helpers]) if (lock.state === 'taken') closeSync(lock.fd)
+    for (const lock of [this.#vmm, this.#helpers])
+      if (lock.state === 'taken' && lock.fd !== null) closeSync(lock.fd)
     this.#vmm = { state: 'held' }
     this.#helpers = { state: 'held' }
+  }
+}
+
+function isAbsent(path: string): boolean {
+  try {
+    return lstatSync(path, { throwIfNoEntry: false }) === undefined
+  } catch {
+    // What cannot be looked at is for the lock itself to say.
+    return false
   }
 }

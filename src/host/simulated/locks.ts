@@ -13,25 +13,32 @@ export function holdHelpers(supervisor: Supervisor, place: Place): Hold {
   return { fd: null, close: () => drop(supervisor, lock) }
 }
 
-/** Takes both locks as far as they are free. */
-export async function fenceOff(supervisor: Supervisor, place: Place): Promise<Fence> {
-  const fence = new SimulatedFence(supervisor, place)
+/** Takes both locks as far as they are free. A dry run makes no files for them. */
+export async function fenceOff(
+  supervisor: Supervisor,
+  place: Place,
+  { dryRun } = { dryRun: false },
+): Promise<Fence> {
+  const fence = new SimulatedFence(supervisor, place, !dryRun)
   await fence.refresh()
   return fence
 }
 
-type Grip = Lock | 'held' | 'unavailable'
+/** `free`: it would have been taken, had there been a file. */
+type Grip = Lock | 'free' | 'held' | 'unavailable'
 
 class SimulatedFence implements Fence {
   readonly #supervisor: Supervisor
   readonly #place: Place
+  readonly #makesFiles: boolean
   #vmm: Grip = 'held'
   #helpers: Grip = 'held'
   #isClosed = false
 
-  constructor(supervisor: Supervisor, place: Place) {
+  constructor(supervisor: Supervisor, place: Place, makesFiles: boolean) {
     this.#supervisor = supervisor
     this.#place = place
+    this.#makesFiles = makesFiles
   }
 
   get vmm(): Fence['vmm'] {
@@ -49,6 +56,8 @@ class SimulatedFence implements Fence {
     const grip = (path: string): Grip => {
       if (fault === 'busy') return 'held'
       if (fault === 'denied' || fault === 'failed' || fault === 'unknown') return 'unavailable'
+      const isThere = this.#supervisor.world.read().lockFiles.includes(path)
+      if (!this.#makesFiles && !isThere) return 'free'
       return take(this.#supervisor, path, true) ?? 'held'
     }
     if (this.#vmm === 'held') this.#vmm = grip(vmmLock)
@@ -65,7 +74,8 @@ class SimulatedFence implements Fence {
   }
 }
 
-const stateOf = (grip: Grip): Fence['vmm'] => (typeof grip === 'object' ? 'taken' : grip)
+const stateOf = (grip: Grip): Fence['vmm'] =>
+  typeof grip === 'object' || grip === 'free' ? 'taken' : grip
 
 function take({ world, self }: Supervisor, path: string, isExclusive: boolean): Lock | null {
   return world.change((machine) => {
