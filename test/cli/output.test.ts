@@ -47,6 +47,21 @@ test.runIf(hasPty)('colours on a terminal, none under NO_COLOR and none in a pip
   expect((await runCli(['list'], { machine, env: { TERM: 'xterm' } })).stdout).not.toContain(escape)
 })
 
+test.runIf(hasPty)(
+  'gc of many VMs says on a terminal how far it is, and is silent elsewhere',
+  async () => {
+    const machine = newMachine()
+    await supervise(machine, async (ledger) => {
+      for (let index = 0; index < 21; index += 1)
+        await ledger.createVm({ id: `vm-${index}`, backend: 'test' })
+    })
+    expect(await onTerminal('gc --dry-run --json', machine)).not.toContain('of 21 VMs')
+    const said = await onTerminal('gc', machine)
+    for (const count of [0, 1, 20, 21]) expect(said).toContain(`\r${count} of 21 VMs`)
+    expect(said).toMatch(/21 cleaned, 0 kept, 0 failed\.\s*$/)
+  },
+)
+
 test.runIf(hasPty)('lines of a table fit the terminal, and are whole in a pipe', async () => {
   const machine = newMachine()
   const image = `registry.example/${'deep/'.repeat(30)}image`
