@@ -144,7 +144,7 @@ function entries(path: string): string[] {
 }
 
 /** What a process that ends meanwhile, or a kernel thread, has to say is nothing. */
-export function text(path: string): string {
+function text(path: string): string {
   try {
     return readFileSync(path, 'latin1')
   } catch (error) {

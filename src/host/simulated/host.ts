@@ -72,7 +72,7 @@ export function simulatedHost(options: SimulatedHostOptions = {}): SimulatedHost
       judge(process?.pid ?? null, () => verdictOnVmm(world.read(), process, lock, fence)),
     ...driversOf(supervisor),
     hold: async (place) => holdHelpers(supervisor, place),
-    fence: (place, options) => fenceOff(supervisor, place, options),
+    fence: (place, how) => fenceOff(supervisor, place, how),
     spawn: (context, request) => spawnVmm(supervisor, context, request),
     forget({ vmmLock, helperLock }) {
       supervisor.assertAlive()
