@@ -10,6 +10,7 @@ export {
   type SimulatedHost,
   type SimulatedHostOptions,
 } from '../host/simulated/host.ts'
+export { placeOf } from '../host/place.ts'
 export { seededRandom } from '../host/simulated/random.ts'
 export { type Standing, World, type WorldOptions } from '../host/simulated/world.ts'
 export { type TestClock, testClock } from './clock.ts'
