@@ -1,6 +1,7 @@
-// Writes docs/events.md from the event catalogue and the machine; with --check only tells whether it is stale.
+// Writes docs/events.md from the event catalogue and the machine, and docs/cli.md from the commands; with
+// --check only tells whether they are stale.
 import { readFileSync, writeFileSync } from 'node:fs'
-import { relative, resolve } from 'node:path'
+import { join, relative, resolve } from 'node:path'
 import { z } from 'zod'
 import { catalogue, type EventType, eventTypes, type VmEventType } from '../src/contract/events.ts'
 import { limits } from '../src/contract/limits.ts'
@@ -9,6 +10,7 @@ import { identitySchema, keySchema, processIdentitySchema } from '../src/contrac
 import { allowedTypes } from '../src/machines/fold.ts'
 import { type GuardName, guardReasons } from '../src/machines/guards.ts'
 import { machineVersion, vmMachine } from '../src/machines/vm.ts'
+import { cliPage, wrap } from './cli-page.ts'
 
 type Schema = {
   readonly type?: string | readonly string[]
@@ -28,9 +30,7 @@ type Schema = {
 }
 type Field = { readonly name: string; readonly type: string }
 
-const file = resolve(import.meta.dirname, '..', 'docs', 'events.md')
-const name = relative(process.cwd(), file)
-const columnsMax = 100
+const folder = resolve(import.meta.dirname, '..', 'docs')
 
 const jsonSchema = (schema: z.ZodType): Schema => {
   const { $schema: _, ...rest } = z.toJSONSchema(schema)
@@ -52,14 +52,19 @@ const formats: Readonly<Record<string, string>> = {
   ulid: 'ULID',
 }
 
-const text = page()
-if (!process.argv.includes('--check')) writeFileSync(file, text)
-else if (text !== read()) {
-  process.stderr.write(`${name} is not what the catalogue says: run \`npm run docs\`\n`)
-  process.exitCode = 1
+for (const [name, page] of [
+  ['events.md', eventsPage()],
+  ['cli.md', cliPage()],
+] as const) {
+  const file = join(folder, name)
+  if (!process.argv.includes('--check')) writeFileSync(file, page)
+  else if (page !== read(file)) {
+    process.stderr.write(`${relative(process.cwd(), file)} is stale: run \`npm run docs\`\n`)
+    process.exitCode = 1
+  }
 }
 
-function read(): string | null {
+function read(file: string): string | null {
   try {
     return readFileSync(file, 'utf8')
   } catch {
@@ -67,7 +72,7 @@ function read(): string | null {
   }
 }
 
-function page(): string {
+function eventsPage(): string {
   const streams = ['vm', 'host', 'image'] as const
   return `${[
     '<!-- Written by `npm run docs` from src/contract/events.ts and src/machines/. Do not edit. -->',
@@ -207,17 +212,4 @@ function inline({ name: key, type }: Field): string {
 
 function item(key: string, said: string): string {
   return wrap(`- \`${key}\`: ${said}`, '  ')
-}
-
-/** Broken at blanks, never beyond the width of this project's documents. */
-function wrap(line: string, indent = ''): string {
-  const lines: string[] = []
-  let rest = line
-  while (rest.length > columnsMax) {
-    const end = rest.lastIndexOf(' ', columnsMax)
-    if (end <= indent.length) break
-    lines.push(rest.slice(0, end))
-    rest = indent + rest.slice(end + 1)
-  }
-  return [...lines, rest].join('\n')
 }

@@ -60,11 +60,15 @@ test('the image is pinned while it is used, and nothing of the VM stays', () => 
   expectClean(at)
 }, 60_000)
 
-test.each(['dhcp-host.test.ts', 'machine.test.ts'])('%s passes', (file) => {
-  const ended = runNode(project(), ['--test', '--test-reporter=tap', file])
-  expect(ended.stdout).toContain('# fail 0')
-  expect(Number(/# pass (\d+)/.exec(ended.stdout)?.[1])).toBeGreaterThan(1)
-}, 60_000)
+test.each(['dhcp-host.test.ts', 'machine.test.ts'])(
+  '%s passes',
+  (file) => {
+    const ended = runNode(project(), ['--test', '--test-reporter=tap', file])
+    expect(ended.stdout).toContain('# fail 0')
+    expect(Number(/# pass (\d+)/.exec(ended.stdout)?.[1])).toBeGreaterThan(1)
+  },
+  60_000,
+)
 
 test('a driver that takes what is not its own would be told', () => {
   const driver = files.get('dhcp-host.ts') ?? ''
@@ -96,7 +100,11 @@ test('the supervisor is killed and its successor adopts, ends and gives back wha
   expect(standing(at)).toContain('process')
 
   const second = await startSupervisor(at)
-  expect(world(at).standing().filter(({ kind }) => kind === 'process')).toHaveLength(1)
+  expect(
+    world(at)
+      .standing()
+      .filter(({ kind }) => kind === 'process'),
+  ).toHaveLength(1)
   second.kill('SIGTERM')
   expect(await once(second, 'close')).toEqual([0, null])
   expectClean(at)
