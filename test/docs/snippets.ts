@@ -54,13 +54,19 @@ export type Project = {
   readonly env: NodeJS.ProcessEnv
 }
 
+/** The same with the machine that we run on: only for tests in namespaces of their own. */
+const realFace = `export * from '${root}/src/index.ts'\n`
+
 /** A directory with these files; remove it when done. */
-export function newProject(files: ReadonlyMap<string, string>): Project {
+export function newProject(
+  files: ReadonlyMap<string, string>,
+  host: 'simulated' | 'real' = 'simulated',
+): Project {
   const directory = mkdtempSync(join(tmpdir(), 'vmledger-docs-'))
   const write = (name: string, text: string): void => writeFileSync(join(directory, name), text)
   write('package.json', '{ "type": "module" }')
   write('tsconfig.json', JSON.stringify(tsconfig))
-  write('vmledger.ts', face)
+  write('vmledger.ts', host === 'real' ? realFace : face)
   symlinkSync(join(root, 'node_modules'), join(directory, 'node_modules'))
   for (const [name, text] of files) write(name, local(text))
   const home = join(directory, 'home')
