@@ -10,8 +10,8 @@ import type { Vm } from '../../src/vm.ts'
 import { directoryOf, type Machine, newMachine, runCli, supervise } from '../cli/cli.ts'
 
 /** How the runbook calls what has another name here. */
-export const homeName = '/var/lib/vmledger'
-export const copyName = '/mnt/backup/vmledger'
+const homeName = '/var/lib/vmledger'
+const copyName = '/mnt/backup/vmledger'
 
 export const scenes = {
   fleet: async () => {
