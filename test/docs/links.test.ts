@@ -15,7 +15,7 @@ const textOf = (document: string): string => readFileSync(join(root, document), 
 const written = new Set([
   'docs/reliability.json',
   'test/prove/results',
-  'bench/results/latest.json',
+  'bench/results',
 ])
 
 test.each(documents)('%s names files that exist', (document) => {
