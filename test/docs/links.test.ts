@@ -12,11 +12,7 @@ const documents = [root, join(root, 'docs'), join(root, 'docs', 'adr')].flatMap(
 const textOf = (document: string): string => readFileSync(join(root, document), 'utf8')
 
 /** What commands write; nobody has it before. */
-const written = new Set([
-  'docs/reliability.json',
-  'test/prove/results',
-  'bench/results',
-])
+const written = new Set(['docs/reliability.json', 'test/prove/results', 'bench/results'])
 
 test.each(documents)('%s names files that exist', (document) => {
   const named =
