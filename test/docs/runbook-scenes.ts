@@ -1,17 +1,19 @@
 // The machines that docs/runbook.md tells of, and how its commands are run on them.
-import { cpSync } from 'node:fs'
+import { cpSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import Database from 'better-sqlite3'
 import { simulatedHost } from '../../src/host/simulated/host.ts'
 import { fileCopy, nftTable, tap } from '../../src/host/resources.ts'
 import { type Ledger, openLedger } from '../../src/ledger.ts'
 import { testClock } from '../../src/testing/clock.ts'
+import { openImages } from '../../src/open-images.ts'
 import type { Vm } from '../../src/vm.ts'
 import { directoryOf, type Machine, newMachine, runCli, supervise } from '../cli/cli.ts'
 
 /** How the runbook calls what has another name here. */
 const homeName = '/var/lib/vmledger'
 const copyName = '/mnt/backup/vmledger'
+const cacheName = '/var/cache/vmledger'
 
 export const scenes = {
   fleet: async () => {
@@ -63,6 +65,19 @@ export const scenes = {
     const ledger = openLedger({ home, host, clock, disk: false })
     await ledger.orphans()
     ledger.close()
+    return machine
+  },
+  images: async () => {
+    const machine = newMachine()
+    const file = join(directoryOf(machine), 'alpine.ext4')
+    writeFileSync(file, 'a root file system')
+    await supervise(machine, async (ledger) => {
+      const vm = await started(ledger, 'web-1')
+      const images = openImages({ cache: cacheOf(machine), home: machine.home })
+      const { digest } = await images.add({ from: file, tag: 'alpine:3.20' })
+      await images.pin({ digest, ledger: ledger.id, vm: vm.id })
+      images.close()
+    })
     return machine
   },
   reboot: async () => {
@@ -124,24 +139,29 @@ function change({ home }: Machine, sql: string): void {
   db.close()
 }
 
+const cacheOf = (machine: Machine): string => join(directoryOf(machine), 'cache')
 const copyOf = (machine: Machine): string => join(directoryOf(machine), 'copy')
 
 /** What a terminal would show: the command, what it prints, and for `echo $?` the code before. */
 export async function play(machine: Machine, commands: readonly string[]): Promise<string> {
   let shown = ''
   let code: number | null = 0
+  const env = { SUDO_USER: 'alice', VMLEDGER_CACHE: cacheOf(machine) }
   for (const command of commands) {
     shown += `$ ${command}\n`
     const [program, ...args] = wordsOf(command).map((word) => real(word, machine))
     if (program === 'echo') shown += `${code}\n`
     else if (program === 'sqlite3') shown += query(args[1] ?? '', args[2] ?? '')
     else if (program === 'vmledger') {
-      const ended = await runCli(args, { machine, env: { SUDO_USER: 'alice' } })
+      const ended = await runCli(args, { machine, env })
       code = ended.code
       shown += ended.stdout + ended.stderr
     } else throw new Error(`nobody plays ${command}`)
   }
-  return shown.replaceAll(copyOf(machine), copyName).replaceAll(machine.home, homeName)
+  return shown
+    .replaceAll(copyOf(machine), copyName)
+    .replaceAll(cacheOf(machine), cacheName)
+    .replaceAll(machine.home, homeName)
 }
 
 const wordsOf = (command: string): string[] =>
