@@ -1,6 +1,6 @@
 /** A small supervisor of QEMU guests that keeps its books with vmledger: run, ps, stop, kill, rm, image. */
 import { parseArgs } from 'node:util'
-import { CleanupError, LedgerError, openImages, openLedger } from 'vmledger'
+import { CleanupError, defaultCache, defaultHome, LedgerError, openImages, openLedger } from 'vmledger'
 import { kill, ps, rm, stop } from './manage.ts'
 import { run } from './run.ts'
 
@@ -30,8 +30,9 @@ const stopping = new AbortController()
 for (const signal of ['SIGINT', 'SIGTERM'] as const)
   process.on(signal, () => stopping.abort())
 
-const ledger = openLedger({ ...(values.home === undefined ? {} : { home: values.home }) })
-const images = openImages({ ...(values.cache === undefined ? {} : { cache: values.cache }) })
+const { home = defaultHome(), cache = defaultCache() } = values
+const images = openImages({ cache, home })
+const ledger = openLedger({ home, disk: { reclaim: () => images.gc() } })
 try {
   process.exitCode = await main()
 } catch (error) {
@@ -56,7 +57,7 @@ async function main(): Promise<number> {
     case 'rm':
       return done(await rm(ledger, first))
     case 'image':
-      return done(await images.add({ from: second, tag: first, scope: 'local' }))
+      return done(await images.add({ from: second, tag: first }))
     default:
       return complain()
   }

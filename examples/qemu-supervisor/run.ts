@@ -43,14 +43,14 @@ export async function run(
   try {
     // Pinned before it is used: from here on no image gc takes it.
     await images.pin({ digest: image.digest, ledger: ledger.id, vm: vm.id })
-    const vmm = await start(vm, await make(vm, image.rootfsPath, options), options.readyMs)
+    const vmm = await start(vm, await make(vm, image.path, options), options.readyMs)
     if (options.isDetached) return detach(vmm)
     code = await live(vm, vmm, options, signal)
   } finally {
     // Also after an error, whose news must not be lost: close() throws its own only when a step fails.
     if (!options.isDetached) await end(vm)
   }
-  await images.unpin({ digest: image.digest, ledger: ledger.id, vm: vm.id })
+  await images.unpin({ ledger: ledger.id, vm: vm.id })
   await ledger.remove(vm.id, { reason: 'its command has ended' })
   return code
 }
