@@ -1,40 +1,47 @@
 /** What a person asks of VMs that other processes started: who is there, stop, kill, rm. */
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Ledger } from 'vmledger'
-import { powerOff } from './run.ts'
+import type { Images, Ledger } from 'vmledger'
+import { powerOff } from './guest.ts'
 
 const stopMs = 30_000
-const pollMs = 100
+const pollMs = 50
 
 export function ps(ledger: Ledger): void {
-  for (const { id, phase, status, pid, image } of ledger.list())
-    console.log([id, phase, status, pid === 0 ? '-' : pid, image ?? '-'].join('\t'))
+  for (const { id, phase, pid, image } of ledger.list())
+    console.log([id, phase, pid === 0 ? '-' : pid, image ?? '-'].join('\t'))
 }
 
-/** Its owner gives it back once the guest has ended; where the owner is dead, we are the owner from now on. */
-export async function stop(ledger: Ledger, id: string): Promise<void> {
+/** A living owner gives its VM back once the guest has ended; where it is dead, we are the owner from now on. */
+export async function stop(ledger: Ledger, images: Images, id: string): Promise<void> {
   const vm = ledger.vm(id)
-  if (ledger.adoptable().some(({ vm: orphaned }) => orphaned === id)) {
+  const [report] = await ledger.reconcile({ vmIds: [id] })
+  if (report?.result === 'adoptable') {
     await vm.adopt()
     await vm.close({ reason: 'stop', shutdown: () => powerOff(vm.stateDir) })
-    return
+    await images.unpin({ ledger: ledger.id, vm: id })
+  } else if (report?.result === 'kept') {
+    await powerOff(vm.stateDir)
+    await until(() => vm.state().phase === 'cleaned', `${id} was not given back by its owner`)
   }
-  await powerOff(vm.stateDir)
+}
+
+/** The guest is not asked: its VMM is ended by signals, then everything is given back. */
+export async function kill(ledger: Ledger, id: string): Promise<void> {
+  const [report] = await ledger.reconcile({ vmIds: [id], force: true })
+  if (report?.result === 'cleaned' || report?.result === 'nothing') return
+  throw new Error(`${id} is ${report?.result}: ${report?.keptReason ?? `see vmledger show ${id}`}`)
+}
+
+/** Out of the lists; its history stays. @throws CleanupError while it lives */
+export async function rm(ledger: Ledger, id: string): Promise<void> {
+  await ledger.remove(id, { reason: 'rm' })
+}
+
+async function until(is: () => boolean, problem: string): Promise<void> {
   const deadline = performance.now() + stopMs
-  while (vm.state().phase !== 'cleaned') {
+  while (!is()) {
     if (performance.now() > deadline)
-      throw new Error(`${id} is ${vm.state().phase} after ${stopMs / 1000} s; try kill`)
+      throw new Error(`${problem} within ${stopMs / 1_000} s; try kill`)
     await sleep(pollMs)
   }
 }
-
-/** No question asked of the guest: the VMM is ended by signals, then all is given back. */
-export async function kill(ledger: Ledger, id: string): Promise<void> {
-  const [report] = await ledger.reconcile({ vmIds: [id], force: true })
-  if (report?.result !== 'cleaned' && report?.result !== 'nothing')
-    throw new Error(`${id} is ${report?.result}: ${report?.keptReason ?? 'see vmledger show'}`)
-}
-
-/** Out of the lists; its history stays. @throws CleanupError, LedgerError KEPT while it lives */
-export const rm = (ledger: Ledger, id: string): Promise<unknown> =>
-  ledger.remove(id, { reason: 'rm' })

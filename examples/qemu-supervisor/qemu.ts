@@ -1,8 +1,8 @@
 /** The QEMU command line of one VM: a Linux kernel on `microvm`, or a disk with a boot sector on `pc`. */
-import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Subnet } from 'vmledger'
+import type { Accel } from './accel.ts'
 
 export type Machine = {
   readonly id: string
@@ -13,7 +13,7 @@ export type Machine = {
   /** Without a kernel the machine boots from the first sector of its disk. */
   readonly kernel: string | null
   readonly initrd: string | null
-  readonly accel: 'auto' | 'kvm' | 'tcg'
+  readonly accel: Accel
 }
 
 export const qemu = 'qemu-system-x86_64'
@@ -28,7 +28,10 @@ export function argumentsOf(machine: Machine): string[] {
     ...['-name', id, '-m', String(memoryMib), '-smp', '1'],
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
     // What the guest prints goes to a file, what it is told comes through a socket, whoever listens.
-    ...['-chardev', `socket,id=serial,path=${serialOf(stateDir)},server=on,wait=off,logfile=${consoleOf(stateDir)}`],
+    ...[
+      '-chardev',
+      `socket,id=serial,path=${serialOf(stateDir)},server=on,wait=off,logfile=${consoleOf(stateDir)}`,
+    ],
     ...['-serial', 'chardev:serial'],
     ...['-qmp', `unix:${qmpOf(stateDir)},server=on,wait=off`],
     ...(machine.kernel === null ? bootSector(machine) : linux(machine, machine.kernel)),
@@ -42,7 +45,10 @@ function linux({ id, stateDir, tap, net, initrd, accel }: Machine, kernel: strin
   return [
     ...['-M', 'microvm,rtc=on', ...accelerator(accel)],
     ...['-kernel', kernel, ...(initrd === null ? [] : ['-initrd', initrd])],
-    ...['-append', `console=ttyS0 quiet panic=-1 reboot=t nokaslr mitigations=off ${clock} ${words}`],
+    ...[
+      '-append',
+      `console=ttyS0 quiet panic=-1 reboot=t nokaslr mitigations=off ${clock} ${words}`,
+    ],
     ...['-drive', `id=disk,file=${diskOf(stateDir)},format=qcow2,if=none`],
     ...['-device', 'virtio-blk-device,drive=disk'],
     ...['-netdev', `tap,id=net,ifname=${tap},script=no,downscript=no`],
@@ -61,19 +67,10 @@ function bootSector({ stateDir, tap, net }: Machine): string[] {
 
 const macOf = ({ octet }: Subnet): string => `02:fc:00:00:${octet.toString(16).padStart(2, '0')}:02`
 
-/** KVM only where a probe guest really boots: /dev/kvm may open and the guest die all the same. */
-function accelerator(accel: Machine['accel']): string[] {
-  return accel === 'kvm' || (accel === 'auto' && kvmBoots())
+const accelerator = (accel: Accel): string[] =>
+  accel === 'kvm'
     ? ['-accel', 'kvm', '-cpu', 'host']
     : ['-accel', 'tcg,tb-size=32', '-cpu', 'qemu64']
-}
-
-/** A probe without a disk: its firmware finds nothing to boot and says so on the debug port within seconds. */
-function kvmBoots(): boolean {
-  const args = '-M pc -accel kvm -cpu host -m 16 -nodefaults -display none -no-reboot -boot reboot-timeout=0'
-  const probe = spawnSync(qemu, args.split(' '), { timeout: 3_000, stdio: 'ignore' })
-  return probe.status === 0
-}
 
 function clockKhz(): number {
   const mhz = /cpu MHz\s*:\s*([\d.]+)/.exec(readFileSync('/proc/cpuinfo', 'latin1'))?.[1]

@@ -1,22 +1,33 @@
-/** Asks a VMM to end through its QMP socket: it flushes its disks first, which a signal does not promise. */
+/** Watches a VMM through its QMP socket and tells it to quit: it flushes its disks, which a signal does not promise. */
 import { createConnection } from 'node:net'
 
-const timeoutMs = 2_000
+const answerMs = 2_000
 
-/** @throws an errno, or a timeout, where nobody listens */
-export function quit(socketPath: string): Promise<void> {
+/**
+ * Settles when the VMM has ended: by itself within `patienceMs`, or because it was told to.
+ * @throws an errno where nobody listens, an Error where nobody answers
+ */
+export function quit(socketPath: string, { patienceMs }: { patienceMs: number }): Promise<void> {
   return new Promise((resolve, reject) => {
     const socket = createConnection(socketPath)
+    let telling: NodeJS.Timeout | undefined
     const fail = (error: Error): void => {
       socket.destroy()
       reject(error)
     }
-    socket.setTimeout(timeoutMs, () => fail(new Error(`${socketPath} does not answer`)))
-    socket.once('error', fail)
-    // It greets first; then capabilities are agreed on, and only then it takes commands.
+    socket.setTimeout(patienceMs + answerMs, () => fail(new Error(`${socketPath} is silent`)))
+    socket.once('error', reject)
+    // It greets first; it takes commands once capabilities are agreed on.
     socket.once('data', () => {
-      socket.write('{"execute":"qmp_capabilities"}\n{"execute":"quit"}\n')
-      socket.once('close', () => resolve())
+      const command = '{"execute":"qmp_capabilities"}\n{"execute":"quit"}\n'
+      telling = setTimeout(() => socket.write(command), patienceMs)
+      // Who is ending may also reset the connection.
+      socket.off('error', reject).on('error', () => undefined)
+      socket.resume()
+    })
+    socket.once('close', () => {
+      clearTimeout(telling)
+      resolve()
     })
   })
 }

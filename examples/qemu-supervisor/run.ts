@@ -4,10 +4,10 @@ import { closeSync, openSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Images, type Ledger, overlay, socket, tap, tapName, type Vm } from 'vmledger'
+import { codeOf, exitCodes, told } from './exit-codes.ts'
 import { filterTable, natTable } from './firewall.ts'
-import { exitLine, isReady, printed, tell } from './guest.ts'
-import { argumentsOf, type Machine, qemu, qmpOf } from './qemu.ts'
-import { quit } from './qmp.ts'
+import { exitLine, powerOff, printed, readyLine, tell } from './guest.ts'
+import { argumentsOf, type Machine, qemu } from './qemu.ts'
 
 export type RunOptions = Pick<Machine, 'memoryMib' | 'kernel' | 'initrd' | 'accel'> & {
   /** A tag of the image cache. */
@@ -16,14 +16,18 @@ export type RunOptions = Pick<Machine, 'memoryMib' | 'kernel' | 'initrd' | 'acce
   readonly command: string | null
   /** The VM outlives this process. */
   readonly isDetached: boolean
-  /** It is given back as soon as its command has ended; else at the first signal. */
+  /** Given back as soon as its command has ended; else it stays until a signal, and stays listed. */
   readonly isBrief: boolean
   readonly readyMs: number
 }
 
 const diskBytes = 256 * 1024 * 1024
+const pollMs = 50
 
-/** The exit code of the guest's command; 0 for a guest that ended by itself or was told to. */
+/**
+ * The exit code of the guest's command, once everything is given back.
+ * @throws CleanupError where that failed: the VM stays listed, and the next pass resumes
+ */
 export async function run(
   ledger: Ledger,
   images: Images,
@@ -36,26 +40,28 @@ export async function run(
     backend: 'qemu',
     diskBytes,
     lease: options.isDetached ? 'manual' : 'process',
-    config: { memoryMib: options.memoryMib, digest: image.digest },
+    config: { memoryMib: options.memoryMib, accel: options.accel, digest: image.digest },
   })
   console.log(vm.id)
-  let code = 0
+  let code: number
   try {
-    // Pinned before it is used: from here on no image gc takes it.
+    // Before it is used: from here on no image gc takes it.
     await images.pin({ digest: image.digest, ledger: ledger.id, vm: vm.id })
-    const vmm = await start(vm, await make(vm, image.path, options), options.readyMs)
-    if (options.isDetached) return detach(vmm)
+    const vmm = await start(vm, await make(vm, image.path, options), options.readyMs, signal)
+    if (options.command !== null) await tell(vm.stateDir, `${options.command}; echo MVM-EXIT $?`)
+    if (options.isDetached) return leave(vmm)
     code = await live(vm, vmm, options, signal)
-  } finally {
-    // Also after an error, whose news must not be lost: close() throws its own only when a step fails.
-    if (!options.isDetached) await end(vm)
+  } catch (error) {
+    console.error(told(error))
+    code = signal.aborted ? exitCodes.interrupted : codeOf(error)
   }
+  await vm.close({ reason: 'run has ended', shutdown: () => powerOff(vm.stateDir) })
   await images.unpin({ ledger: ledger.id, vm: vm.id })
-  await ledger.remove(vm.id, { reason: 'its command has ended' })
+  if (options.isBrief) await ledger.remove(vm.id, { reason: 'run --rm has ended' })
   return code
 }
 
-/** All that the VMM needs before it starts. The ledger writes each down before it exists. */
+/** All that the VMM needs before it starts. The ledger writes down each before it exists. */
 async function make(vm: Vm, backing: string, options: RunOptions): Promise<Machine> {
   const net = await vm.allocateSubnet()
   const name = tapName(vm.id)
@@ -69,52 +75,59 @@ async function make(vm: Vm, backing: string, options: RunOptions): Promise<Machi
   return { ...options, id: vm.id, stateDir: vm.stateDir, tap: name, net }
 }
 
-/** @throws Error when the guest says nothing in time, with what QEMU said last */
-async function start(vm: Vm, machine: Machine, readyMs: number): Promise<ChildProcess> {
+/** @throws Error when the guest is not ready in time */
+async function start(
+  vm: Vm,
+  machine: Machine,
+  readyMs: number,
+  signal: AbortSignal,
+): Promise<ChildProcess> {
+  signal.throwIfAborted()
   await vm.record({ type: 'vm.starting' })
-  const errors = openSync(join(vm.stateDir, 'qemu.log'), 'wx', 0o600)
-  // detached: Ctrl-C is for us; we end the guest in order.
+  const log = openSync(join(vm.stateDir, 'qemu.log'), 'wx', 0o600)
+  // detached: Ctrl-C is for us, and we end the guest in order.
   const vmm = await vm
-    .spawn(qemu, argumentsOf(machine), { detached: true, stdio: ['ignore', errors, errors] })
-    .finally(() => closeSync(errors))
-  const isOver = (): boolean => hasEnded(vmm)
-  if ((await printed(vm.stateDir, isReady, { timeoutMs: readyMs, isOver })) === null) {
-    const message = isOver() ? `QEMU ended with ${vmm.exitCode}` : `not ready in ${readyMs} ms`
+    .spawn(qemu, argumentsOf(machine), { detached: true, stdio: ['ignore', log, log] })
+    .finally(() => closeSync(log))
+  const deadline = performance.now() + readyMs
+  const isOver = (): boolean => hasEnded(vmm) || signal.aborted || performance.now() > deadline
+  if ((await printed(vm.stateDir, readyLine, isOver)) === null) {
+    const why = hasEnded(vmm) ? `QEMU ended with ${endOf(vmm)}` : `not ready in ${readyMs} ms`
+    const message = `${vm.id}: ${signal.aborted ? 'interrupted' : why}`
     await vm.record({ type: 'vm.start_failed', data: { error: { code: 'NOT_READY', message } } })
-    throw new Error(`${vm.id}: ${message}`)
+    throw new Error(message)
   }
   await vm.record({ type: 'vm.running' })
   return vmm
 }
 
-function detach(vmm: ChildProcess): number {
+/** Nothing of ours waits for it any more; `stop` of another process adopts it. */
+function leave(vmm: ChildProcess): number {
   vmm.unref()
   return 0
 }
 
-/** Until the command has ended, the guest has, or a signal came. */
-async function live(vm: Vm, vmm: ChildProcess, options: RunOptions, signal: AbortSignal) {
-  const { command, isBrief } = options
+/** Until the command has ended, the guest has, or a signal came. @throws Error when the VMM died */
+async function live(
+  vm: Vm,
+  vmm: ChildProcess,
+  { command, isBrief }: RunOptions,
+  signal: AbortSignal,
+): Promise<number> {
   const isOver = (): boolean => hasEnded(vmm) || signal.aborted
-  if (command !== null) await tell(vm.stateDir, `${command}; echo MVM-EXIT $?`)
-  const found =
-    command === null
-      ? null
-      : await printed(vm.stateDir, exitLine, { timeoutMs: Infinity, isOver })
-  while (!isOver() && (command === null || !isBrief)) await sleep(100, undefined, { ref: true })
-  return Number(found?.[1] ?? 0)
+  const exit = command === null ? null : await printed(vm.stateDir, exitLine, isOver)
+  if (exit === null || !isBrief) await until(isOver)
+  if (exit !== null) return Number(exit[1])
+  if (signal.aborted) return command === null ? 0 : exitCodes.interrupted
+  // A guest that powers itself off ends its VMM with 0.
+  if (command === null && vmm.exitCode === 0) return 0
+  throw new Error(`${vm.id}: QEMU ended with ${endOf(vmm)} while it ran`)
 }
 
-async function end(vm: Vm): Promise<void> {
-  await vm.close({ reason: 'run has ended', shutdown: () => powerOff(vm.stateDir) })
+async function until(is: () => boolean): Promise<void> {
+  while (!is()) await sleep(pollMs)
 }
 
-/** A Linux guest is asked to power off; what does not listen is told to by its VMM. */
-export async function powerOff(stateDir: string): Promise<void> {
-  await tell(stateDir, 'poweroff').catch(() => undefined)
-  await sleep(1_000)
-  await quit(qmpOf(stateDir)).catch(() => undefined)
-}
-
-const hasEnded = ({ exitCode, signalCode }: ChildProcess): boolean =>
-  exitCode !== null || signalCode !== null
+const hasEnded = (vmm: ChildProcess): boolean => endOf(vmm) !== null
+const endOf = ({ exitCode, signalCode }: ChildProcess): number | string | null =>
+  exitCode ?? signalCode
