@@ -4,7 +4,6 @@ import { defaultCache, defaultHome, openImages, openLedger } from 'vmledger'
 import { accelOf } from './accel.ts'
 import { codeOf, exitCodes, told } from './exit-codes.ts'
 import { kill, ps, rm, stop } from './manage.ts'
-import { keepReconciling } from './reconciling.ts'
 import { run } from './run.ts'
 
 const usage = `usage: supervisor [--home DIR] [--cache DIR] COMMAND
@@ -67,7 +66,7 @@ async function main(): Promise<number> {
   async function start(image: string, words: string[]): Promise<number> {
     for (const { vm } of (await ledger.recover()).adoptable)
       console.error(`${vm} lives without its supervisor; stop, kill or adopt it`)
-    const reconciler = keepReconciling(ledger)
+    const reconciler = ledger.startReconciler()
     try {
       return await run(
         ledger,
