@@ -50,6 +50,7 @@ export type StopOptions = {
   readonly reason?: string
   /** Asks the guest to stop; the VMM is killed when it has not ended `graceMs` later. */
   readonly shutdown?: () => void | Promise<void>
+  /** How long the guest is waited for, and in `close` another process that cleans the VM already; 10 s by default. */
   readonly graceMs?: number
 }
 export type CloseOptions = StopOptions
@@ -291,13 +292,36 @@ export class Vm {
     if (stoppablePhases.has(this.state().phase) && isRunning)
       // A guest that will not stop is no reason to keep the rest: the cleanup says what stays.
       await this.stop(options).catch((error: unknown) => {
-        if (!(error instanceof LedgerError && error.code === 'CLEANUP_FAILED')) throw error
+        if (!this.#isToldByCleanup(error)) throw error
       })
     // Nothing of ours creates any more, so the cleanup's fence may prove it.
     await this.#letGo()
-    const report = await this.#deps.clean(this.id)
+    const report = await this.#cleaned(options.graceMs ?? graceMsDefault)
     if (report.result !== 'cleaned' && report.result !== 'nothing') throw new CleanupError(report)
     return report
+  }
+
+  /** A pass, or a person's kill in another process, may have begun to clean it while it was being stopped. */
+  #isToldByCleanup(error: unknown): boolean {
+    if (!(error instanceof LedgerError)) return false
+    const isTaken = error.code === 'ILLEGAL_TRANSITION' && this.#isBeingCleaned()
+    return error.code === 'CLEANUP_FAILED' || isTaken
+  }
+
+  /** What another process has in hand is waited for: of two who clean, the second has nothing left to do. */
+  async #cleaned(patienceMs: number): Promise<ReconcileReport> {
+    const deadline = performance.now() + patienceMs
+    for (;;) {
+      const report = await this.#deps.clean(this.id)
+      const isOver = performance.now() > deadline
+      if (report.result !== 'kept' || isOver || !this.#isBeingCleaned()) return report
+      await new Promise((resolve) => setTimeout(resolve, pollMs))
+    }
+  }
+
+  #isBeingCleaned(): boolean {
+    const { phase } = this.state()
+    return phase === 'cleaning' || phase === 'cleaned'
   }
 
   async #letGo(): Promise<void> {

@@ -38,8 +38,7 @@ const diskBytes = 64 * mib
 /** Where they are kept between runs; another one when their sources change. @throws Error for a stranger's */
 export function guestsFolder(): string {
   const hash = createHash('sha256')
-  for (const name of readdirSync(sources).toSorted())
-    hash.update(readFileSync(join(sources, name)))
+  for (const name of readdirSync(sources).toSorted()) hash.update(readFileSync(join(sources, name)))
   const folder = join(tmpdir(), `vmledger-guests-${hash.digest('hex').slice(0, 12)}`)
   mkdirSync(folder, { recursive: true, mode: 0o700 })
   const { uid } = lstatSync(folder)

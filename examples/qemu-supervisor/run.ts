@@ -119,6 +119,7 @@ async function live(
   if (exit === null || !isBrief) await until(isOver)
   if (exit !== null) return Number(exit[1])
   if (signal.aborted) return command === null ? 0 : exitCodes.interrupted
+  if (vm.state().phase !== 'running') throw new Error(`${vm.id} was ended by another process`)
   // A guest that powers itself off ends its VMM with 0.
   if (command === null && vmm.exitCode === 0) return 0
   throw new Error(`${vm.id}: QEMU ended with ${endOf(vmm)} while it ran`)

@@ -46,7 +46,7 @@ const points = [
   ['vm.running', true],
   ['vm.stopping', true],
   ['resource.released process:vmm', false],
-  ['resource.released tap:', false],
+  ['cleanup.started', false],
 ] as const
 
 describe.skipIf(reason !== null)(title('a supervisor that is killed'), { timeout: 60_000 }, () => {
@@ -98,7 +98,10 @@ describe.skipIf(reason !== null)(title('boot-sector guests'), { timeout: 120_000
     expect(vmms().has(run.id)).toBe(true)
     expect(await command(one, 'kill', run.id)).toMatchObject({ code: 0, stderr: '' })
     expect(vmms().size).toBe(0)
-    expect(await run.end).toMatchObject({ code: 1 })
+    expect(await run.end).toMatchObject({
+      code: 1,
+      stderr: `${run.id} was ended by another process\n`,
+    })
     await expectAsBefore(one)
   })
 
@@ -150,7 +153,7 @@ describe.skipIf(reason !== null)(title('boot-sector guests'), { timeout: 120_000
 /** The VM whose supervisor was killed as soon as that event was durable. */
 async function dyingAt(one: Bench, at: string): Promise<string> {
   const run = runTiny(one, { env: { DIE_AT: at, NODE_OPTIONS: `--import ${dieAt}` } })
-  const isStopping = /vm.stopping|resource.released/.test(at)
+  const isStopping = /vm.stopping|released|cleanup/.test(at)
   if (isStopping) {
     await reaches(one, await run.vm, 'running')
     run.child.kill('SIGTERM')

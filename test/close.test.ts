@@ -1,0 +1,54 @@
+// close() beside somebody else who cleans the same VM: its owner hears of success when it is clean, whoever did it.
+import { expect, test } from 'vitest'
+import type { ProcessIdentity } from '../src/contract/resources.ts'
+import type { Vm } from '../src/vm.ts'
+import { machine, vmmVm } from './support/machine.ts'
+
+/** What a pass of another process records first. */
+const claim = (vm: Vm, process: ProcessIdentity) =>
+  vm.record({
+    type: 'cleanup.started',
+    data: {
+      claim: { claimId: '01ARZ3NDEKTSV4RRFFQ69G5FAV', process, generation: 1 },
+      reason: 'gc',
+      attempt: 1,
+    },
+  })
+
+test('close waits for another process that cleans the VM, and takes over where that dies', async () => {
+  const { world, supervisor } = machine()
+  const vm = await vmmVm(supervisor().ledger, 'one')
+  const { host } = supervisor()
+  await claim(vm, host.self())
+  let isDone = false
+  const closing = vm.close().finally(() => (isDone = true))
+  await new Promise((done) => setTimeout(done, 200))
+  expect(isDone).toBe(false)
+  world.kill(host.self().pid)
+  expect(await closing).toMatchObject({ result: 'cleaned' })
+})
+
+test('close says who cleans the VM when that takes longer than graceMs', async () => {
+  const { supervisor } = machine()
+  const vm = await vmmVm(supervisor().ledger, 'one')
+  const { host } = supervisor()
+  await claim(vm, host.self())
+  await expect(vm.close({ graceMs: 100 })).rejects.toMatchObject({
+    code: 'KEPT',
+    report: { keptReason: `claimed by ${host.self().pid}` },
+  })
+})
+
+test('a cleanup that another process begins while close stops the guest is no failure', async () => {
+  const { world, supervisor } = machine()
+  const vm = await vmmVm(supervisor().ledger, 'one')
+  const { host } = supervisor()
+  let isClaimed = false
+  const shutdown = async (): Promise<void> => {
+    await claim(vm, host.self())
+    isClaimed = true
+    world.kill(host.self().pid)
+  }
+  expect(await vm.close({ shutdown, graceMs: 100 })).toMatchObject({ result: 'cleaned' })
+  expect(isClaimed).toBe(true)
+})

@@ -1,0 +1,122 @@
+// What the books cost: the time from run to ready beside that of QEMU alone with the same command line.
+import { execFileSync, spawn } from 'node:child_process'
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { expect, onTestFinished, test } from 'vitest'
+import { printed, readyLine } from '../../examples/qemu-supervisor/guest.ts'
+import { argumentsOf, diskOf } from '../../examples/qemu-supervisor/qemu.ts'
+import type { RecordedEvent } from '../../src/contract/events.ts'
+import { openLedger } from '../../src/ledger.ts'
+import {
+  type Bench,
+  howToBuild,
+  killVmms,
+  linuxGuest,
+  newBench,
+  reaches,
+  reasonToSkip,
+  supervise,
+  vmms,
+} from '../support/qemu.ts'
+
+const isRequired = process.env['VMLEDGER_REQUIRE_HOST'] === '1'
+const missing = reasonToSkip('qemu-system-x86_64', 'as', 'ld')
+const guest = missing === null ? linuxGuest() : null
+const reason = missing ?? (guest === null ? `it is not built; ${howToBuild}` : null)
+const rounds = Number(process.env['VMLEDGER_ROUNDS'] ?? 3)
+/** On a quiet machine it is a fraction of this: what else runs here must not decide. */
+const shareMax = 0.5
+
+type Times = {
+  /** From the process's start to its first event: Node, the packages, the database. */
+  readonly processMs: number
+  /** From the first event to the VMM's intent: the host work, each piece recorded before and after. */
+  readonly makingMs: number
+  /** From there until it is recorded that the guest is ready. */
+  readonly bootMs: number
+}
+
+test.skipIf(reason !== null && !isRequired)(
+  `a Linux guest is ready nearly as soon as under QEMU alone${reason === null ? '' : ` (left out: ${reason})`}`,
+  { timeout: 60_000 + rounds * 30_000 },
+  async () => {
+    const one = await newBench({ linux: guest!.disk })
+    const [bare, run]: [number[], Times[]] = [[], []]
+    for (let round = 0; round < rounds; round++) {
+      bare.push(await bareMs(one, round))
+      run.push(await timesOfRun(one))
+    }
+    const bareMedian = median(bare)
+    const part = (name: keyof Times): number => median(run.map((times) => times[name]))
+    const added = median(run.map(({ makingMs, bootMs }) => makingMs + bootMs)) - bareMedian
+    console.log(
+      `ready after ${ms(bareMedian)} under QEMU alone; under the supervisor ${ms(part('bootMs'))} ` +
+        `after ${ms(part('makingMs'))} of making what it needs: ${percent(added / bareMedian)} more ` +
+        `(and ${ms(part('processMs'))} before that for the process itself; n = ${rounds})`,
+    )
+    expect(added / bareMedian).toBeLessThan(shareMax)
+  },
+)
+
+/** QEMU by itself; its TAP and its overlay are there already. */
+async function bareMs({ folder }: Bench, round: number): Promise<number> {
+  const stateDir = join(folder, `bare-${round}`)
+  const tap = `bare-${round}`
+  mkdirSync(stateDir)
+  const backing = ['-b', guest!.disk, '-F', 'raw']
+  execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', ...backing, diskOf(stateDir)])
+  execFileSync('ip', ['tuntap', 'add', 'dev', tap, 'mode', 'tap'])
+  execFileSync('ip', ['address', 'add', '192.168.50.1/24', 'dev', tap])
+  execFileSync('ip', ['link', 'set', tap, 'up'])
+  onTestFinished(() => void execFileSync('ip', ['link', 'del', 'dev', tap]))
+  const net = { octet: 50, gatewayIp: '192.168.50.1', guestIp: '192.168.50.2' }
+  const machine = { id: tap, stateDir, memoryMib: 128, tap, accel: 'tcg' } as const
+  const args = argumentsOf({
+    ...machine,
+    net: { key: 'subnet:50', subnet: '192.168.50.0/24', ...net },
+    kernel: guest!.kernel,
+    initrd: guest!.initrd,
+  })
+  const startedMs = performance.now()
+  const vmm = spawn('qemu-system-x86_64', args, { stdio: 'ignore' })
+  await printed(stateDir, readyLine, () => vmm.exitCode !== null)
+  const readyMs = performance.now() - startedMs
+  expect(vmm.exitCode).toBe(null)
+  await killVmms(vmms().values())
+  return readyMs
+}
+
+async function timesOfRun(one: Bench): Promise<Times> {
+  const machine = ['--kernel', guest!.kernel, '--initrd', guest!.initrd]
+  const startedMs = Date.now()
+  const run = supervise(one, ['run', ...machine, 'linux'])
+  const id = await run.vm
+  await reaches(one, id, 'running')
+  run.child.kill('SIGTERM')
+  expect(await run.end).toMatchObject({ code: 0 })
+  const events = await eventsOf(one, id)
+  const at = (is: (event: RecordedEvent) => boolean): number =>
+    Date.parse(events.find(is)!.recordedAt)
+  const creating = at(({ type }) => type === 'vm.creating')
+  const starting = at(({ type }) => type === 'vm.starting')
+  const running = at(({ type }) => type === 'vm.running')
+  return {
+    processMs: creating - startedMs,
+    makingMs: starting - creating,
+    bootMs: running - starting,
+  }
+}
+
+async function eventsOf({ home }: Bench, vmId: string): Promise<RecordedEvent[]> {
+  const ledger = openLedger({ home, readonly: true })
+  try {
+    return await Array.fromAsync(ledger.events({ vmId }))
+  } finally {
+    ledger.close()
+  }
+}
+
+const median = (values: number[]): number =>
+  values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!
+const ms = (value: number): string => `${Math.round(value)} ms`
+const percent = (share: number): string => `${(share * 100).toFixed(1)} %`
