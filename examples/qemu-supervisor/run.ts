@@ -65,12 +65,16 @@ export async function run(
 async function make(vm: Vm, backing: string, options: RunOptions): Promise<Machine> {
   const net = await vm.allocateSubnet()
   const name = tapName(vm.id)
-  await vm.acquire(tap({ name, address: net.gatewayIp }))
-  await vm.acquire(filterTable(vm.id, name))
-  await vm.acquire(natTable(vm.id, name, net))
-  await vm.acquire(overlay({ backing, to: 'disk.qcow2', format: 'raw' }))
-  await vm.acquire(socket({ name: 'qmp.sock' }))
-  await vm.acquire(socket({ name: 'serial.sock' }))
+  // None of them needs another to be there, so they are made side by side.
+  const wanted = [
+    tap({ name, address: net.gatewayIp }),
+    filterTable(vm.id, name),
+    natTable(vm.id, name, net),
+    overlay({ backing, to: 'disk.qcow2', format: 'raw' }),
+    socket({ name: 'qmp.sock' }),
+    socket({ name: 'serial.sock' }),
+  ]
+  await Promise.all(wanted.map((resource) => vm.acquire(resource)))
   await vm.record({ type: 'vm.created' })
   return { ...options, id: vm.id, stateDir: vm.stateDir, tap: name, net }
 }

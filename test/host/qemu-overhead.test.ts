@@ -110,7 +110,9 @@ async function timesOfRun(one: Bench): Promise<Times> {
 async function eventsOf({ home }: Bench, vmId: string): Promise<RecordedEvent[]> {
   const ledger = openLedger({ home, readonly: true })
   try {
-    return await Array.fromAsync(ledger.events({ vmId }))
+    const events: RecordedEvent[] = []
+    for await (const event of ledger.events({ vmId })) events.push(event)
+    return events
   } finally {
     ledger.close()
   }
