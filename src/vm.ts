@@ -48,7 +48,7 @@ export type SpawnVmmOptions = SpawnOptions & {
 
 export type StopOptions = {
   readonly reason?: string
-  /** Asks the guest to stop; the VMM is killed when it has not ended `graceMs` later. */
+  /** Asks the guest to stop; the VMM is killed when it has not ended `graceMs` later, or at once where asking throws. */
   readonly shutdown?: () => void | Promise<void>
   /** How long the guest is waited for, and in `close` another process that cleans the VM already; 10 s by default. */
   readonly graceMs?: number
@@ -240,14 +240,15 @@ export class Vm {
     if (this.state().phase !== 'stopping')
       await this.#spend({ type: 'vm.stopping', data: { reason, by: 'supervisor' } })
     if (shutdown !== undefined) {
-      // A guest that cannot be asked is ended like one that does not listen.
-      await Promise.race([
-        Promise.resolve()
-          .then(shutdown)
-          .catch(() => undefined),
-        sleep(graceMs),
-      ])
-      await this.#vmmEnds(graceMs)
+      const asked = Promise.resolve()
+        .then(shutdown)
+        .then(
+          () => true,
+          () => false,
+        )
+      // A guest that cannot be asked will not end by itself, however long it is waited for.
+      const isAsked = await Promise.race([asked, sleep(graceMs).then(() => true)])
+      if (isAsked) await this.#vmmEnds(graceMs)
     }
     const problem = await this.#endVmm()
     if (problem !== null) {

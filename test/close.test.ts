@@ -52,3 +52,12 @@ test('a cleanup that another process begins while close stops the guest is no fa
   expect(await vm.close({ shutdown, graceMs: 100 })).toMatchObject({ result: 'cleaned' })
   expect(isClaimed).toBe(true)
 })
+
+test('a guest that cannot be asked to stop is ended without waiting for it', async () => {
+  const { supervisor } = machine()
+  const vm = await vmmVm(supervisor().ledger, 'one')
+  const shutdown = (): Promise<void> => Promise.reject(new Error(`${vm.id} does not listen`))
+  const startedMs = performance.now()
+  expect(await vm.close({ shutdown, graceMs: 20_000 })).toMatchObject({ result: 'cleaned' })
+  expect(performance.now() - startedMs).toBeLessThan(10_000)
+})

@@ -33,11 +33,11 @@ const modules = [
   ...['failover', 'net_failover', 'virtio_net', 'virtio_blk'],
 ]
 const mib = 1024 * 1024
-const diskBytes = 64 * mib
+const diskBytes = 16 * mib
 
 /** Where they are kept between runs; another one when their sources change. @throws Error for a stranger's */
 export function guestsFolder(): string {
-  const hash = createHash('sha256')
+  const hash = createHash('sha256').update(readFileSync(import.meta.filename))
   for (const name of readdirSync(sources).toSorted()) hash.update(readFileSync(join(sources, name)))
   const folder = join(tmpdir(), `vmledger-guests-${hash.digest('hex').slice(0, 12)}`)
   mkdirSync(folder, { recursive: true, mode: 0o700 })

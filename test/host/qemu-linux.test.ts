@@ -10,41 +10,30 @@ import {
   type Bench,
   command,
   expectAsBefore,
-  howToBuild,
   killVmms,
-  linuxGuest,
+  linux,
   newBench,
+  reasonToLeaveOutLinux,
   phaseOf,
   reaches,
   reading,
-  reasonToSkip,
   supervise,
   type Supervised,
   until,
   vmms,
 } from '../support/qemu.ts'
 
-const isRequired = process.env['VMLEDGER_REQUIRE_HOST'] === '1'
-const missing = reasonToSkip('qemu-system-x86_64', 'as', 'ld', 'ping')
-const guest = missing === null ? linuxGuest() : null
-const reason = missing ?? (guest === null ? `it is not built; ${howToBuild}` : null)
-const isSkipped = reason !== null && !isRequired
-const title = `a Linux guest${isSkipped ? ` (left out: ${reason})` : ''}`
+const reason = reasonToLeaveOutLinux()
 
-const linuxBench = (): Promise<Bench> => newBench({ linux: built().disk })
-
-function built(): NonNullable<typeof guest> {
-  if (guest === null) throw new Error(`no Linux guest: ${reason}`)
-  return guest
-}
+const linuxBench = (): Promise<Bench> => newBench({ linux: linux().disk })
 
 function runLinux(one: Bench, options: readonly string[], words: readonly string[]): Supervised {
-  const { kernel, initrd } = built()
+  const { kernel, initrd } = linux()
   const machine = ['--kernel', kernel, '--initrd', initrd]
   return supervise(one, ['run', ...machine, ...options, 'linux', ...words])
 }
 
-describe.skipIf(isSkipped)(title, { timeout: 90_000 }, () => {
+describe.skipIf(reason !== null)('a Linux guest', { timeout: 90_000 }, () => {
   test('boots, answers a ping, and the exit code of its command is that of run', async () => {
     const one = await linuxBench()
     const run = runLinux(one, [], ['--', 'sleep 1; (exit 7)'])
@@ -109,7 +98,8 @@ describe.skipIf(isSkipped)(title, { timeout: 90_000 }, () => {
     await reaches(one, id, 'running')
     const images = openImages({ cache: one.cache, home: one.home })
     onTestFinished(() => images.close())
-    const { path } = images.get('linux')
+    const { path, digest, pins } = images.get('linux')
+    expect(pins.map(({ vm }) => vm)).toEqual([id])
     await images.untag({ tag: 'linux' })
     expect(await images.gc({ graceMs: 0 })).toMatchObject({ reclaimed: 0, failed: 0 })
     expect(existsSync(path)).toBe(true)
@@ -119,6 +109,7 @@ describe.skipIf(isSkipped)(title, { timeout: 90_000 }, () => {
       code: 1,
       stderr: `${id}: QEMU ended with SIGKILL while it ran\n`,
     })
+    expect(images.get({ digest }).pins).toEqual([])
     expect(await images.gc({ graceMs: 0 })).toMatchObject({ reclaimed: 1, failed: 0 })
     await expectAsBefore({ ...one, before: without(one.before, path) })
   })

@@ -9,20 +9,16 @@ import type { RecordedEvent } from '../../src/contract/events.ts'
 import { openLedger } from '../../src/ledger.ts'
 import {
   type Bench,
-  howToBuild,
   killVmms,
-  linuxGuest,
+  linux,
   newBench,
+  reasonToLeaveOutLinux,
   reaches,
-  reasonToSkip,
   supervise,
   vmms,
 } from '../support/qemu.ts'
 
-const isRequired = process.env['VMLEDGER_REQUIRE_HOST'] === '1'
-const missing = reasonToSkip('qemu-system-x86_64', 'as', 'ld')
-const guest = missing === null ? linuxGuest() : null
-const reason = missing ?? (guest === null ? `it is not built; ${howToBuild}` : null)
+const reason = reasonToLeaveOutLinux()
 const rounds = Number(process.env['VMLEDGER_ROUNDS'] ?? 3)
 /** On a quiet machine it is a fraction of this: what else runs here must not decide. */
 const shareMax = 0.5
@@ -36,11 +32,11 @@ type Times = {
   readonly bootMs: number
 }
 
-test.skipIf(reason !== null && !isRequired)(
-  `a Linux guest is ready nearly as soon as under QEMU alone${reason === null ? '' : ` (left out: ${reason})`}`,
+test.skipIf(reason !== null)(
+  'a Linux guest is ready nearly as soon as under QEMU alone',
   { timeout: 60_000 + rounds * 30_000 },
   async () => {
-    const one = await newBench({ linux: guest!.disk })
+    const one = await newBench({ linux: linux().disk })
     const [bare, run]: [number[], Times[]] = [[], []]
     for (let round = 0; round < rounds; round++) {
       bare.push(await bareMs(one, round))
@@ -63,7 +59,7 @@ async function bareMs({ folder }: Bench, round: number): Promise<number> {
   const stateDir = join(folder, `bare-${round}`)
   const tap = `bare-${round}`
   mkdirSync(stateDir)
-  const backing = ['-b', guest!.disk, '-F', 'raw']
+  const backing = ['-b', linux().disk, '-F', 'raw']
   execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', ...backing, diskOf(stateDir)])
   execFileSync('ip', ['tuntap', 'add', 'dev', tap, 'mode', 'tap'])
   execFileSync('ip', ['address', 'add', '192.168.50.1/24', 'dev', tap])
@@ -74,8 +70,8 @@ async function bareMs({ folder }: Bench, round: number): Promise<number> {
   const args = argumentsOf({
     ...machine,
     net: { key: 'subnet:50', subnet: '192.168.50.0/24', ...net },
-    kernel: guest!.kernel,
-    initrd: guest!.initrd,
+    kernel: linux().kernel,
+    initrd: linux().initrd,
   })
   const startedMs = performance.now()
   const vmm = spawn('qemu-system-x86_64', args, { stdio: 'ignore' })
@@ -87,7 +83,7 @@ async function bareMs({ folder }: Bench, round: number): Promise<number> {
 }
 
 async function timesOfRun(one: Bench): Promise<Times> {
-  const machine = ['--kernel', guest!.kernel, '--initrd', guest!.initrd]
+  const machine = ['--kernel', linux().kernel, '--initrd', linux().initrd]
   const startedMs = Date.now()
   const run = supervise(one, ['run', ...machine, 'linux'])
   const id = await run.vm
