@@ -1,5 +1,5 @@
 // The example supervisor is killed, with or without its VMM, at every step: what lives is adopted, what died is given back.
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, realpathSync, rmdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
@@ -121,13 +121,15 @@ describe.skipIf(reason !== null)('boot-sector guests', { timeout: 120_000 }, () 
     const mountPoint = join(one.home, 'vms', run.id, 'foreign')
     mkdirSync(mountPoint)
     execFileSync('mount', ['-t', 'tmpfs', 'none', mountPoint])
+    const unmount = () => spawnSync('umount', [mountPoint], { stdio: 'ignore' })
+    onTestFinished(() => void unmount())
     run.child.kill('SIGTERM')
     expect(await run.end).toMatchObject({
       code: 3,
       stderr: expect.stringContaining(`${run.id} is not clean: directory:.`) as string,
     })
     expect((await command(one, 'ps')).stdout).toBe(`${run.id}\tcleanup_failed\t-\ttiny\n`)
-    execFileSync('umount', [mountPoint])
+    unmount()
     expect(await runCli(['gc', run.id], { home: one.home })).toMatchObject({ code: 0 })
     await expectAsBefore(one)
   })

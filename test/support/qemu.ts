@@ -104,6 +104,7 @@ export function supervise(
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, ...env },
   })
+  onTestFinished(() => void child.kill('SIGKILL'))
   const end = endOf(child)
   const vm = new Promise<string>((found, failed) => {
     child.stdout.once('data', (data: Buffer) => found(String(data).split('\n')[0] ?? ''))
