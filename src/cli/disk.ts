@@ -25,7 +25,7 @@ async function disk(options: SharedOptions): Promise<void> {
     reclaimable: images !== null && images.device === deviceOf(report.path) ? images.bytes : 0,
   }))
   if (options.json === true) for (const report of reports) printJson(lineOf(report))
-  else printTable(reports.map(cellsOf), { head })
+  else printTable(reports.map(cellsOf), { head, last: 'wrap' })
   for (const { path, problem } of reports)
     if (problem !== null) talk(`free space of ${path} cannot be read: ${problem}`)
   const verdicts = new Set(reports.map((report) => report.verdict))
@@ -51,16 +51,17 @@ const lineOf = (line: Line) => ({
   verdict: line.verdict,
 })
 
-const head = ['PATH', 'FREE', 'TOTAL', 'FREE INODES', 'RESERVED', 'RECLAIMABLE', 'VERDICT']
+/** The path comes last: it may be long. */
+const head = ['VERDICT', 'FREE', 'TOTAL', 'FREE INODES', 'RESERVED', 'RECLAIMABLE', 'PATH']
 
 const cellsOf = (line: Line): Cell[] => [
-  line.path,
+  { text: line.verdict, style: styles[line.verdict] },
   sizeOf(line.free),
   sizeOf(line.total),
   line.freeInodes === null ? notKnown : String(line.freeInodes),
   sizeOf(line.reserved),
   sizeOf(line.reclaimable),
-  { text: line.verdict, style: styles[line.verdict] },
+  line.path,
 ]
 
 const notKnown = 'not known'

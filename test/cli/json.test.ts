@@ -266,7 +266,7 @@ test('disk: a line a file system, with what is promised on it, and an exit code 
   // Whatever room this machine has.
   expect(ended.code).toBe(lines[0]?.verdict === 'reject' ? 75 : 0)
   const table = await runCli(['disk', '--cache', '/proc'], { machine })
-  expect(table.stdout).toMatch(/^PATH .* VERDICT\n.*\n\/proc .* unknown\n$/)
+  expect(table.stdout).toMatch(/^VERDICT .* PATH\n.*\nunknown .* \/proc\n$/)
   expect([table.code, table.stderr]).toEqual([
     4,
     'vmledger: free space of /proc cannot be read: its file system does not say its size\n',

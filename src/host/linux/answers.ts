@@ -8,7 +8,8 @@ const messageCharsMax = 1024
 
 export const failure = (code: string, message: string): Failure => ({
   code,
-  message: redactText(message.trim()).slice(0, messageCharsMax),
+  // One line: nft says its errors in several.
+  message: redactText(message.trim().replaceAll(/\s*\n\s*/g, ' ')).slice(0, messageCharsMax),
 })
 
 /** `ENOENT` and the like; `UNKNOWN` for what carries no code. */

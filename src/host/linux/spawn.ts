@@ -53,7 +53,7 @@ async function spawnWith(place: Place, request: SpawnRequest, fds: number[]): Pr
   const child = start(place, request, extendStdio(request.options.stdio, fds))
   if (child.pid === undefined) {
     const error = await errorOf(child)
-    throw notStarted(place, request, whyNot(error), error)
+    throw notStarted(place, request, whyNot(error))
   }
   // At once: until this turn of the event loop ends, even a child that died is a zombie with its start time.
   return { child, identity: identityOf(child.pid) }
@@ -63,24 +63,19 @@ function start(place: Place, request: SpawnRequest, stdio: StdioOptions): ChildP
   try {
     return spawn(request.command, request.args, { ...request.options, stdio })
   } catch (error) {
-    throw notStarted(place, request, whyNot(error), error)
+    throw notStarted(place, request, whyNot(error))
   }
 }
 
 const errorOf = (child: ChildProcess): Promise<unknown> =>
   new Promise((resolve) => child.once('error', resolve))
 
-/** The errno only: Node's message holds the arguments, and they may hold secrets. */
+/** The errno only, and no cause: Node's error holds the arguments, and they may hold secrets. */
 function whyNot(error: unknown): string {
   const code = codeOf(error)
   return code === 'ENOENT' ? 'it, or its working directory, does not exist' : code
 }
 
-function notStarted(
-  { vmId }: Place,
-  { command }: SpawnRequest,
-  why: string,
-  cause?: unknown,
-): LedgerError {
-  return new LedgerError('ACQUIRE_FAILED', `cannot start ${command}: ${why}`, { vmId, cause })
+function notStarted({ vmId }: Place, { command }: SpawnRequest, why: string): LedgerError {
+  return new LedgerError('ACQUIRE_FAILED', `cannot start ${command}: ${why}`, { vmId })
 }
