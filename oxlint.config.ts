@@ -32,6 +32,9 @@ const forbiddenImports = [
 ]
 const sqlite = ['better-sqlite3', 'better-sqlite3/**', 'drizzle-orm', 'drizzle-orm/**']
 
+const asStranger = 'An example imports what a stranger has: vmledger and Node.'
+const asStrangers = ['**', '!./*.ts', '!vmledger', '!node:*', '!node:*/**']
+
 /** Two depths, src/room/*.ts and src/room/folder/*.ts, because `..` means another place in each. */
 function arrowOverrides(name: string, { rooms, packages }: Room): OxlintOverride[] {
   const beyond = packages.flatMap((each) => [`!${each}`, `!${each}/**`])
@@ -90,6 +93,7 @@ export default defineConfig({
       },
     },
     { files: ['src/cli/**'], rules: { 'no-console': 'off' } },
+    { files: ['examples/**'], rules: importRule([{ group: asStrangers, message: asStranger }]) },
     ...Object.entries(arrows).flatMap(([name, room]) => arrowOverrides(name, room)),
     {
       files: pure.map((room) => `src/${room}/**`),

@@ -77,7 +77,8 @@ describe.skipIf(reason !== null)('a supervisor that is killed', { timeout: 60_00
   })
 })
 
-describe.skipIf(reason !== null)('boot-sector guests', { timeout: 120_000 }, () => {
+const timeout = 60_000 + rounds * 60_000
+describe.skipIf(reason !== null)('boot-sector guests', { timeout }, () => {
   test(`${vmsARound} of them, all killed with their supervisors, are given back by one gc`, async () => {
     const one = await newBench()
     for (let round = 1; round <= rounds; round++) {
