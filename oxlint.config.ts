@@ -93,7 +93,15 @@ export default defineConfig({
       },
     },
     { files: ['src/cli/**'], rules: { 'no-console': 'off' } },
-    { files: ['examples/**'], rules: importRule([{ group: asStrangers, message: asStranger }]) },
+    {
+      files: ['examples/**'],
+      rules: {
+        'no-restricted-imports': [
+          'error',
+          { patterns: [{ group: asStrangers, message: asStranger }] },
+        ],
+      },
+    },
     ...Object.entries(arrows).flatMap(([name, room]) => arrowOverrides(name, room)),
     {
       files: pure.map((room) => `src/${room}/**`),

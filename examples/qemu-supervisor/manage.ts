@@ -1,6 +1,6 @@
 /** What a person asks of VMs that other processes started: who is there, stop, kill, rm. */
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Images, Ledger } from 'vmledger'
+import { CleanupError, type Images, type Ledger, type ReconcileReport } from 'vmledger'
 import { powerOff } from './guest.ts'
 
 const stopMs = 30_000
@@ -14,28 +14,39 @@ export function ps(ledger: Ledger): void {
 /** A living owner gives its VM back once the guest has ended; where it is dead, we are the owner from now on. */
 export async function stop(ledger: Ledger, images: Images, id: string): Promise<void> {
   const vm = ledger.vm(id)
-  const [report] = await ledger.reconcile({ vmIds: [id] })
-  if (report?.result === 'adoptable') {
+  const report = await pass(ledger, id)
+  if (report.result === 'adoptable') {
     await vm.adopt()
     await vm.close({ reason: 'stop', shutdown: () => powerOff(vm.stateDir) })
     await images.unpin({ ledger: ledger.id, vm: id })
-  } else if (report?.result === 'kept') {
+  } else if (report.result === 'kept') {
     await powerOff(vm.stateDir)
     await until(() => vm.state().phase === 'cleaned', `${id} was not given back by its owner`)
+  } else if (!isClean(report)) {
+    throw new CleanupError(report)
   }
 }
 
 /** The guest is not asked: its VMM is ended by signals, then everything is given back. */
 export async function kill(ledger: Ledger, id: string): Promise<void> {
-  const [report] = await ledger.reconcile({ vmIds: [id], force: true })
-  if (report?.result === 'cleaned' || report?.result === 'nothing') return
-  throw new Error(`${id} is ${report?.result}: ${report?.keptReason ?? `see vmledger show ${id}`}`)
+  const report = await pass(ledger, id, { force: true })
+  if (!isClean(report)) throw new CleanupError(report)
 }
 
 /** Out of the lists; its history stays. @throws CleanupError while it lives */
 export async function rm(ledger: Ledger, id: string): Promise<void> {
   await ledger.remove(id, { reason: 'rm' })
 }
+
+/** What is dead already is given back, and the report says what lives and whose it is. */
+async function pass(ledger: Ledger, id: string, { force = false } = {}): Promise<ReconcileReport> {
+  const [report] = await ledger.reconcile({ vmIds: [id], force })
+  if (report === undefined) throw new Error(`${id} was not looked at`)
+  return report
+}
+
+const isClean = ({ result }: ReconcileReport): boolean =>
+  result === 'cleaned' || result === 'nothing'
 
 async function until(is: () => boolean, problem: string): Promise<void> {
   const deadline = performance.now() + stopMs
