@@ -164,11 +164,9 @@ function vmOf(pid: string): string | null {
 
 /** Kills VMMs and waits until nothing of them runs. */
 export async function killVmms(pids: Iterable<number>): Promise<void> {
-  for (const pid of pids) process.kill(pid, 'SIGKILL')
-  await until(
-    'the VMMs are dead',
-    () => ![...vmms().values()].some((pid) => [...pids].includes(pid)),
-  )
+  const killed = new Set(pids)
+  for (const pid of killed) process.kill(pid, 'SIGKILL')
+  await until('the VMMs are dead', () => ![...vmms().values()].some((pid) => killed.has(pid)))
 }
 
 function endAll(): void {
