@@ -2,6 +2,8 @@
 import { mkdirSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { simulatedHost } from '../src/host/simulated/host.ts'
+import { openLedger } from '../src/ledger.ts'
 import { openImages } from '../src/open-images.ts'
 import { qcow2Header } from '../test/images/qcow2-header.ts'
 
@@ -15,6 +17,7 @@ const vms = join(root, 'vms')
 
 try {
   prepare()
+  openLedger({ home: join(root, 'home'), host: simulatedHost(), disk: false }).close()
   const images = openImages({ cache: join(root, 'cache'), home: join(root, 'home') })
   for (const [name, dryRun] of [
     ['dry run', true],

@@ -14,6 +14,10 @@ export function defaultHome(env: Environment = process.env): string {
   )
 }
 
+/** Whether the environment names a home: then one that is not there is missing, and not merely not made yet. */
+export const isHomeNamed = (env: Environment = process.env): boolean =>
+  Boolean(env['VMLEDGER_HOME'] || env['STATE_DIRECTORY']?.split(':')[0])
+
 /** `$VMLEDGER_CACHE`, `$CACHE_DIRECTORY` (systemd), else `$XDG_CACHE_HOME/vmledger`. */
 export function defaultCache(env: Environment = process.env): string {
   const cacheDirectory = env['CACHE_DIRECTORY']?.split(':')[0]

@@ -16,14 +16,17 @@ import { type ImageStore, openImageStore } from './images/store.ts'
 import { namedBy, overlaysIn } from './images/witnesses.ts'
 import { imageRules } from './machines/image.ts'
 import { type Clock, systemClock, timestamp } from './clock.ts'
-import { defaultCache, defaultHome } from './home.ts'
+import { defaultCache, defaultHome, isHomeNamed } from './home.ts'
 import { idFactory } from './new-id.ts'
-import { isHome, pinsToEnd, usedPathsOf } from './used-paths.ts'
+import { isAbsent, pinsToEnd, usedPathsOf } from './used-paths.ts'
 
 export type ImagesOptions = {
   /** The directory above `images/`; `defaultCache()` when left out. */
   readonly cache?: string
-  /** The ledger whose VMs gc asks, beside the pins; `defaultHome()` when left out. */
+  /**
+   * The ledger whose VMs gc asks, beside the pins; `defaultHome()` when left out. One that is named, here or by the
+   * environment, and holds no ledger cannot be read: then gc deletes nothing.
+   */
   readonly home?: string
   readonly clock?: Clock
   /** Reads an existing cache and never writes to it. */
@@ -71,6 +74,7 @@ const lockPauseMs = 50
  */
 export function openImages(options: ImagesOptions = {}): Images {
   const { clock = systemClock, home = defaultHome() } = options
+  const isNamed = options.home !== undefined || isHomeNamed()
   const directory = directoryOf(options)
   const { machineId, bootId, pid } = selfIdentity()
   const store = openImageStore({
@@ -88,7 +92,7 @@ export function openImages(options: ImagesOptions = {}): Images {
     ...createImageLedger({ store, directory, exclusive }),
     id: store.ledgerId,
     directory,
-    gc: (gcOptions = {}) => collect({ store, directory, home, clock, exclusive }, gcOptions),
+    gc: (gcOptions = {}) => collect({ store, directory, home, isNamed, clock, exclusive }, gcOptions),
     verify: () => store.verify(),
     rebuildProjections: () => store.rebuild(),
     close: () => store.close(),
@@ -131,17 +135,18 @@ type Collecting = {
   readonly store: ImageStore
   readonly directory: string
   readonly home: string
+  readonly isNamed: boolean
   readonly clock: Clock
   readonly exclusive: Exclusive
 }
 
 function collect(
-  { store, directory, home, clock, exclusive }: Collecting,
+  { store, directory, home, isNamed, clock, exclusive }: Collecting,
   options: ImageGcOptions,
 ): Promise<ImageGcReport> {
   const { dryRun = false, graceMs = graceMsDefault, overlays = [], usedPaths } = options
   const openFiles = options.openFiles ?? (() => filesInUse(imageExtension))
-  const hasHome = isHome(home)
+  const hasHome = !isAbsent(home, isNamed)
   const directories = [...overlays, ...(hasHome ? [join(home, 'vms')] : [])]
   const pass = async (): Promise<ImageGcReport> => {
     const pinned = store.files().flatMap(({ digest, pins }) => pins.map((pin) => ({ digest, pin })))

@@ -1,5 +1,5 @@
 /** What the ledger of a home says of images: paths that its VMs still name, and VMs that need no pin any more. */
-import { statSync } from 'node:fs'
+import { lstatSync } from 'node:fs'
 import { isAbsolute, join } from 'node:path'
 import { LedgerError } from './contract/errors.ts'
 import type { ImagePin } from './contract/images.ts'
@@ -12,12 +12,16 @@ import type { NamedPath, NamedPaths } from './images/answers.ts'
 import { absent, fold } from './machines/fold.ts'
 import { openStore, type Store } from './projections/store.ts'
 
-/** Whether a ledger was ever opened there. What cannot be told counts as yes: to be read, and to fail aloud. */
-export function isHome(home: string): boolean {
+/**
+ * Whether there is no home, so that nothing in one needs an image. One that somebody named is never absent: it is
+ * not mounted, or mistyped. Nor is a directory without a ledger, as an empty mount point is one.
+ */
+export function isAbsent(home: string, isNamed: boolean): boolean {
+  if (isNamed) return false
   try {
-    return statSync(join(home, 'state.db'), { throwIfNoEntry: false }) !== undefined
+    return lstatSync(home, { throwIfNoEntry: false }) === undefined
   } catch {
-    return true
+    return false
   }
 }
 

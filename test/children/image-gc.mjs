@@ -18,4 +18,4 @@ const openFiles = async () => {
   isOver = asked === 3
   return { ok: true, files: [] }
 }
-await openImages({ cache, home: `${cache}/no-home`, clock }).gc({ openFiles })
+await openImages({ cache, home: `${cache}/../home`, clock }).gc({ openFiles })

@@ -28,6 +28,7 @@ function place() {
     const [line] = jsonLines(await run('add', from, tag, '--json')) as Line[]
     return String(line!['path'])
   }
+  openLedger({ home: join(root, 'home'), host: simulatedHost(), disk: false }).close()
   return { root, cache, from, run, added }
 }
 
@@ -124,6 +125,26 @@ describe.runIf(isRoot)('vmledger images gc', () => {
       expect.stringContaining(`${overlay} cannot be read`),
     ])
     expect(existsSync(path)).toBe(true)
+  })
+
+  test('answers 4 and deletes nothing where the home that was named holds no ledger', async () => {
+    const { root, cache, run, added } = place()
+    const path = await added()
+    await run('rm', 'alpine:3.20')
+    old(path)
+    const away = join(root, 'not-mounted')
+    const told = expect.stringContaining(`${join(away, 'state.db')} cannot be read`) as unknown
+    expect(await run('gc', '--home', away)).toMatchObject({ code: 4, stderr: told })
+    const gc = (env: NodeJS.ProcessEnv) =>
+      runCli(['images', 'gc'], { env: { VMLEDGER_CACHE: cache, ...env } })
+    expect(await gc({ VMLEDGER_HOME: away })).toMatchObject({ code: 4, stderr: told })
+    expect(await gc({ STATE_DIRECTORY: away })).toMatchObject({ code: 4, stderr: told })
+    // Below this default one may lie that is not mounted: only no directory at all is no home.
+    mkdirSync(join(root, 'xdg', 'vmledger'), { recursive: true })
+    expect(await gc({ XDG_STATE_HOME: join(root, 'xdg') })).toMatchObject({ code: 4 })
+    expect(existsSync(path)).toBe(true)
+    expect(await gc({ XDG_STATE_HOME: join(root, 'none') })).toMatchObject({ code: 0, stderr: '' })
+    expect(existsSync(path)).toBe(false)
   })
 
   test('answers 4 where the history of the home cannot be read', async () => {

@@ -308,6 +308,22 @@ describe('nothing at all is deleted', () => {
     expect(reason).toMatch(/not-mounted cannot be read: ENOENT/)
   })
 
+  test.each(['is not there', 'is an empty mount point', 'holds VMs and no ledger'])(
+    'where a home was named that %s',
+    async (how) => {
+      const { root } = testCache()
+      const home = join(root, 'elsewhere')
+      const cache = testCache({ home })
+      writeImage(cache.at('a.ext4'))
+      if (how === 'is an empty mount point') mkdirSync(home)
+      if (how === 'holds VMs and no ledger')
+        writeOverlay(join(home, 'vms', 'vm-1', 'disk.qcow2'), cache.at('b.ext4'))
+      expect(await reasonOf(cache)).toMatch(/^kept: not judged, because /)
+      const { unreadable } = await collect(cache, { dryRun: true })
+      expect(unreadable.map(({ file }) => file)).toContain(join(home, 'state.db'))
+    },
+  )
+
   test("where the home's ledger cannot be read", async () => {
     const cache = orphan()
     mkdirSync(join(cache.root, 'home', 'vms'), { recursive: true })

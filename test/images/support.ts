@@ -3,6 +3,8 @@ import { mkdirSync, truncateSync, utimesSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { onTestFinished } from 'vitest'
 import type { Witness } from '../../src/contract/images.ts'
+import { simulatedHost } from '../../src/host/simulated/host.ts'
+import { openLedger } from '../../src/ledger.ts'
 import { type Images, type ImagesOptions, openImages } from '../../src/open-images.ts'
 import { temporaryDirectory } from '../support/temporary.ts'
 import { qcow2Header } from './qcow2-header.ts'
@@ -18,10 +20,17 @@ export type TestCache = {
   readonly at: (name: string) => string
 }
 
-/** A cache with no home, in a directory of its own. */
+/** A ledger without VMs: gc deletes nothing where the home that it is told of holds none. */
+export function emptyHome(home: string): string {
+  openLedger({ home, host: simulatedHost(), disk: false }).close()
+  return home
+}
+
+/** A cache and an empty home, in a directory of their own. */
 export function testCache(options: Partial<ImagesOptions> = {}): TestCache {
   const root = temporaryDirectory('vmledger-images-')
-  const images = openImages({ cache: join(root, 'cache'), home: join(root, 'home'), ...options })
+  const home = emptyHome(join(root, 'home'))
+  const images = openImages({ cache: join(root, 'cache'), home, ...options })
   onTestFinished(() => images.close())
   return { root, images, at: (name) => join(root, 'cache', 'images', name) }
 }

@@ -1,10 +1,10 @@
 // Image gc in a loop against starts in other processes, from two homes that share one cache. What must fail:
 // grace 0 loses files that are just written, and starts without pins lose files that are used again.
-import { mkdirSync, readdirSync } from 'node:fs'
+import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { startChild } from '../support/children.ts'
-import { testCache, writeImage } from '../images/support.ts'
+import { emptyHome, testCache, writeImage } from '../images/support.ts'
 
 type Started = { lost: string[]; fresh: number; reused: number; refused: number }
 type Collected = { passes: number; reclaimed: number; failed: object[]; unreadable: number }
@@ -21,8 +21,7 @@ async function race({
   const { root, images, at } = testCache()
   for (let i = 0; i < 60; i++) writeImage(at(`orphan-${i}.ext4`))
   const cache = join(root, 'cache')
-  const homes = ['a', 'b'].map((name) => join(root, `home-${name}`))
-  for (const home of homes) mkdirSync(join(home, 'vms'), { recursive: true })
+  const homes = ['a', 'b'].map((name) => emptyHome(join(root, `home-${name}`)))
   const starters = homes.map((home, index) =>
     startChild('image-starter.mjs', [
       cache,
