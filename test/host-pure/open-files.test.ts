@@ -1,9 +1,9 @@
 // Which files are in use, as the kernel tells: open, locked; and what it hides is said.
 import { execFileSync, spawn } from 'node:child_process'
-import { closeSync, openSync, statSync, writeFileSync } from 'node:fs'
+import { closeSync, mkdirSync, openSync, statSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
-import { filesInUse } from '../../src/host/linux/open-files.ts'
+import { filesInUse, Hidden, loopFiles } from '../../src/host/linux/open-files.ts'
 import { temporaryDirectory } from '../support/temporary.ts'
 
 const isRoot = process.getuid?.() === 0
@@ -54,5 +54,33 @@ describe.runIf(isRoot)('a file', () => {
       ok: false,
       file: expect.stringMatching(/^\//) as unknown,
     })
+  })
+})
+
+/** A kernel with one loop device. */
+function shownAs(backing: string | null) {
+  const blockDevices = temporaryDirectory('vmledger-block-')
+  mkdirSync(join(blockDevices, 'sda'))
+  mkdirSync(join(blockDevices, 'loop7', 'loop'), { recursive: true })
+  const link = join(blockDevices, 'loop7', 'loop', 'backing_file')
+  if (backing !== null) writeFileSync(link, `${backing}\n`)
+  return () => loopFiles(blockDevices)
+}
+
+describe('the file behind a loop device', () => {
+  test('is in use; a device without one, or whose file was deleted, needs nothing', () => {
+    const { path, dev, ino } = file()
+    expect(shownAs(path)()).toEqual([{ dev, ino, why: '/dev/loop7 shows it as a disk' }])
+    expect(shownAs(null)()).toEqual([])
+    expect(shownAs('/gone/a.ext4 (deleted)')()).toEqual([])
+  })
+
+  test('is not known where its path is of another mount namespace', () => {
+    const look = shownAs('/of-another-namespace/a.ext4')
+    expect(look).toThrow(Hidden)
+    expect(look).toThrow(
+      /^the file behind it, \/of-another-namespace\/a\.ext4, is in another mount/,
+    )
+    expect(look).toThrow(expect.objectContaining({ file: '/dev/loop7' }) as Error)
   })
 })

@@ -103,21 +103,31 @@ function lockedFiles(): NeededFile[] {
 }
 
 /** The kernel itself has them open, so that no process shows it. */
-export function loopFiles(): NeededFile[] {
-  return entries('/sys/block')
+export const loopFiles = (blockDevices = '/sys/block'): NeededFile[] =>
+  entries(blockDevices)
     .filter((name) => name.startsWith('loop'))
-    .flatMap((name) => {
-      const path = textOrNothing(`/sys/block/${name}/loop/backing_file`).replace(/\n$/, '')
-      if (path === '') return []
-      try {
-        const { dev, ino } = statSync(path, { bigint: true })
-        return [{ dev, ino, why: `/dev/${name} shows it as a disk` }]
-      } catch (error) {
-        if (hasVanished(error)) return []
-        throw new Hidden(path, failureOf(error).message)
-      }
-    })
+    .flatMap((name) => fileBehind(name, `${blockDevices}/${name}/loop/backing_file`))
+
+/** What the kernel says when no name of a file is left. */
+const deleted = / \(deleted\)$/
+
+function fileBehind(name: string, link: string): NeededFile[] {
+  const path = backingFile(link)
+  if (path === '') return []
+  try {
+    const { dev, ino } = statSync(path, { bigint: true })
+    return [{ dev, ino, why: `/dev/${name} shows it as a disk` }]
+  } catch (error) {
+    if (!hasVanished(error)) throw new Hidden(path, failureOf(error).message)
+    // Detached or deleted since it was read. Any other name is of a mount that this process does not see.
+    const now = backingFile(link)
+    if (now === '' || deleted.test(now)) return []
+    const what = `the file behind it, ${now}, is in another mount namespace or on no mount any more`
+    throw new Hidden(`/dev/${name}`, `${what}; \`losetup -d\` detaches what nobody needs`)
+  }
 }
+
+const backingFile = (link: string): string => textOrNothing(link).replace(/\n$/, '')
 
 /** Kernel threads have no descriptors, but only root is told so. */
 export function isKernelThread(pid: number): boolean {
