@@ -92,7 +92,8 @@ export function openImages(options: ImagesOptions = {}): Images {
     ...createImageLedger({ store, directory, exclusive }),
     id: store.ledgerId,
     directory,
-    gc: (gcOptions = {}) => collect({ store, directory, home, isNamed, clock, exclusive }, gcOptions),
+    gc: (gcOptions = {}) =>
+      collect({ store, directory, home, isNamed, clock, exclusive }, gcOptions),
     verify: () => store.verify(),
     rebuildProjections: () => store.rebuild(),
     close: () => store.close(),

@@ -5,7 +5,7 @@ import { LedgerError } from './contract/errors.ts'
 import type { ImagePin } from './contract/images.ts'
 import type { VmEvent } from './contract/events.ts'
 import { vmId, vmStream } from './contract/ids.ts'
-import { type HeldResource, heldResources } from './contract/state.ts'
+import { abandonedResources, type HeldResource, heldResources } from './contract/state.ts'
 import { shippedMigrations } from './events/migrations.ts'
 import { machineId } from './host/linux/identity.ts'
 import type { NamedPath, NamedPaths } from './images/answers.ts'
@@ -69,22 +69,28 @@ function reading<T>(home: string, work: (store: Store) => T): T {
   }
 }
 
+/** What was abandoned still stands, whatever became of its VM. */
 function pathsIn({ queries, log }: Store): NamedPath[] {
-  return queries
-    .listVms(null)
-    .filter(({ held }) => held.length > 0)
-    .flatMap(({ id }) => {
-      const events = log.readStream(vmStream(vmId(id)), 0) as unknown as VmEvent[]
-      const { context } = events.reduce(fold, absent)
-      return heldResources(context).flatMap((resource) => pathsOf(id, resource))
-    })
+  const holding = queries.listVms(null).filter(({ held }) => held.length > 0)
+  return [...new Set([...holding.map(({ id }) => id), ...queries.abandonments()])].flatMap((id) => {
+    const events = log.readStream(vmStream(vmId(id)), 0) as unknown as VmEvent[]
+    const { context } = events.reduce(fold, absent)
+    return [
+      ...heldResources(context).flatMap((resource) => pathsOf(id, resource, 'holds')),
+      ...abandonedResources(context).flatMap((resource) => pathsOf(id, resource, 'abandoned')),
+    ]
+  })
 }
 
 /** Any absolute path in a specification: kinds of users name theirs as they like. */
-const pathsOf = (id: string, { key, spec }: HeldResource): NamedPath[] =>
+const pathsOf = (
+  id: string,
+  { key, spec }: HeldResource,
+  how: 'holds' | 'abandoned',
+): NamedPath[] =>
   textsIn(spec)
     .filter((text) => isAbsolute(text) && !text.includes('\0'))
-    .map((path) => ({ path, why: `VM ${id} holds ${key}, which names it` }))
+    .map((path) => ({ path, why: `VM ${id} ${how} ${key}, which names it` }))
 
 function textsIn(value: unknown): string[] {
   if (typeof value === 'string') return [value]

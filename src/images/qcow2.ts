@@ -17,7 +17,8 @@ export type ImageHeader =
   | { readonly kind: 'unreadable'; readonly reason: string }
 
 const magic = 0x514649fb
-const magicBytes = 4
+/** How much of a file tells whether it is one. */
+export const magicBytes = 4
 const fixedBytes = { 2: 72, 3: 104 } as const
 const clusterBits = { min: 9, max: 21 } as const
 const nameBytesMax = 1023
@@ -46,6 +47,9 @@ export function parseQcow2(head: Uint8Array): ImageHeader {
     throw error
   }
 }
+
+export const isQcow2 = (head: Uint8Array): boolean =>
+  head.length >= magicBytes && viewOf(head).getUint32(0) === magic
 
 /** How many bytes hold all that a header may say: its first cluster. 0 for what is no qcow2. */
 export function headerBytes(head: Uint8Array): number {

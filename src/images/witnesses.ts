@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import type { NeededFile, Testimony, Witness } from '../contract/images.ts'
 import type { NamedPath, NamedPaths } from './answers.ts'
 import type { ChainReader } from './chain.ts'
+import { type Qcow2Finder, qcow2Finder } from './first-bytes.ts'
 import { codeOf, eachOf, messageOf } from './files.ts'
 
 /** What the witnesses say of every file, and which of them could not say anything. */
@@ -36,7 +37,10 @@ class Unreadable extends Error {
   }
 }
 
-/** Every `*.qcow2` below these directories, and all that its chain leads to. A reader serves one look. */
+/**
+ * Every `*.qcow2` below these directories and what begins as one, and all that its chain leads to. A reader
+ * serves one look.
+ */
 export const overlaysIn = (directories: readonly string[], newReader: () => ChainReader): Witness =>
   testify(async () => {
     const reader = newReader()
@@ -84,43 +88,57 @@ async function isGone(path: string): Promise<boolean> {
 
 /** Links to directories are followed, each directory once: a VM may lie on another disk. */
 async function overlaysBelow(directories: readonly string[]): Promise<string[]> {
-  const seen = new Set<string>()
+  const looking: Looking = { seen: new Set(), isQcow2: qcow2Finder() }
   const overlays: string[] = []
   // These must be there: a home that is not mounted would look like one without overlays.
-  let level = await eachOf(directories, (directory) => readAll(directory, seen))
+  let level = await eachOf(directories, (directory) => readAll(directory, looking))
   while (level.length > 0) {
     const entries = level.flat()
     overlays.push(...entries.filter(({ isDirectory }) => !isDirectory).map(({ path }) => path))
     const below = entries.filter(({ isDirectory }) => isDirectory)
-    level = await eachOf(below, ({ path }) => unlessGone(path, readAll(path, seen)))
+    level = await eachOf(below, ({ path }) => unlessGone(path, readAll(path, looking)))
   }
   return overlays
 }
 
+type Looking = { readonly seen: Set<string>; readonly isQcow2: Qcow2Finder }
 type Entry = { readonly path: string; readonly isDirectory: boolean }
 
-async function readAll(directory: string, seen: Set<string>): Promise<Entry[]> {
+async function readAll(directory: string, { seen, isQcow2 }: Looking): Promise<Entry[]> {
   try {
     const { dev, ino } = await stat(directory, { bigint: true })
     if (seen.has(`${dev}:${ino}`)) return []
     seen.add(`${dev}:${ino}`)
     const entries = await readdir(directory, { withFileTypes: true })
     const looked: (Entry | null)[] = []
-    for (const entry of entries) looked.push(await entryOf(directory, entry))
+    for (const entry of entries) looked.push(await entryOf(directory, entry, isQcow2))
     return looked.filter((entry) => entry !== null)
   } catch (error) {
     throw error instanceof Unreadable ? error : new Unreadable(directory, error)
   }
 }
 
-async function entryOf(directory: string, entry: Dirent): Promise<Entry | null> {
+async function entryOf(
+  directory: string,
+  entry: Dirent,
+  isQcow2: Qcow2Finder,
+): Promise<Entry | null> {
   const path = join(directory, entry.name)
   const isOverlay = entry.name.endsWith('.qcow2')
   if (entry.isDirectory()) return { path, isDirectory: true }
-  if (entry.isFile()) return isOverlay ? { path, isDirectory: false } : null
+  if (entry.isFile())
+    return isOverlay || startsAsQcow2(path, isQcow2) ? { path, isDirectory: false } : null
   if (!entry.isSymbolicLink()) return null
   if (await isDirectoryBehind(path)) return { path, isDirectory: true }
   return isOverlay ? { path, isDirectory: false } : null
+}
+
+function startsAsQcow2(path: string, isQcow2: Qcow2Finder): boolean {
+  try {
+    return isQcow2(path)
+  } catch (error) {
+    throw new Unreadable(path, error)
+  }
 }
 
 async function isDirectoryBehind(path: string): Promise<boolean> {

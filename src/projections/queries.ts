@@ -45,6 +45,16 @@ export function createQueries(db: Database.Database) {
           .orderBy(desc(events.position))
           .all(),
       ),
+    /** VMs of which something was abandoned, removed ones too: from the log itself. */
+    abandonments: (): string[] =>
+      explained(db, () =>
+        orm
+          .selectDistinct({ streamId: events.streamId })
+          .from(events)
+          .where(eq(events.type, 'cleanup.step_abandoned'))
+          .all()
+          .map(({ streamId }) => streamId.slice('vm/'.length)),
+      ),
     /** What VMs that are not running yet were promised on disk. */
     promisedDisk: (): { vmId: string; version: number; diskBytes: number }[] =>
       explained(db, () =>

@@ -1,6 +1,6 @@
 // What gc deletes, what it keeps and why: behaviours.md 2.9 and 3.3, design section 11.
 // Mutations that must fail here: grace 0, no pins, no last look, unreadable taken for unused.
-import { spawn } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import {
   closeSync,
   existsSync,
@@ -21,6 +21,7 @@ import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import type { Witness } from '../../src/contract/images.ts'
 import { simulatedHost } from '../../src/host/simulated/host.ts'
+import { World } from '../../src/host/simulated/world.ts'
 import { openLedger } from '../../src/ledger.ts'
 import { type ImageGcOptions, type Images, openImages } from '../../src/open-images.ts'
 import {
@@ -210,6 +211,47 @@ describe('an old file is kept', () => {
       expect(await reasonOf(cache, { overlays: [vms] })).toBe(`kept: ${seen} is built on it`)
     },
   )
+
+  test.each(['disk.img', 'OVER.QCOW2', 'rootfs.ext4'])(
+    'while an overlay named %s is built on it: its bytes say what it is',
+    async (name) => {
+      const cache = orphan()
+      const vm = join(cache.root, 'home', 'vms', 'vm-1')
+      const overlay = writeOverlay(join(vm, name), cache.at('a.ext4'))
+      // Beside it, and none of gc's business: too short, no image, a pipe, a link that leads nowhere.
+      writeFileSync(join(vm, 'short'), 'QFI')
+      writeFileSync(join(vm, 'vm.log'), 'started')
+      execFileSync('mkfifo', [join(vm, 'console')])
+      symlinkSync('/nowhere', join(vm, 'link'))
+      expect(await reasonOf(cache)).toBe(`kept: ${overlay} is built on it`)
+      // What this process has open is read where it is open: a lock of it would end with another close.
+      const fd = openSync(overlay, 'r')
+      expect(await reasonOf(cache)).toBe(`kept: ${overlay} is built on it`)
+      closeSync(fd)
+      unlinkSync(overlay)
+      expect((await collect(cache)).reclaimed).toBe(1)
+    },
+  )
+
+  test('while something names it that was abandoned, after its VM is gone, too', async () => {
+    const cache = orphan()
+    const home = join(cache.root, 'home')
+    const world = new World()
+    const owner = simulatedHost({ world, pid: world.process() })
+    const died = openLedger({ home, host: owner, disk: false })
+    const vm = await died.createVm({ backend: 'test', id: 'vm-1' })
+    await vm.acquire({ kind: 'disk', name: 'root', spec: { backing: cache.at('a.ext4') } })
+    died.close()
+    world.kill(owner.self().pid)
+    const host = simulatedHost({ world, pid: world.process() })
+    const ledger = openLedger({ home, host, disk: false })
+    onTestFinished(() => ledger.close())
+    await ledger.abandon('vm-1', 'disk:root', { reason: 'hangs', by: 'me' })
+    expect(await reasonOf(cache)).toBe('kept: VM vm-1 abandoned disk:root, which names it')
+    await ledger.remove('vm-1', { by: 'me' })
+    expect(ledger.list()).toEqual([])
+    expect(await reasonOf(cache)).toBe('kept: VM vm-1 abandoned disk:root, which names it')
+  })
 
   test('while an unreleased resource or an intent of the ledger names it', async () => {
     const home = join(testCache().root, 'home')
