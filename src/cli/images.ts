@@ -2,10 +2,11 @@
 import { type Command, Option } from 'commander'
 import type { ImageScope } from '../contract/images.ts'
 import { bytesText } from '../disk/admission.ts'
-import type { Image, ImageGcReport } from '../images/answers.ts'
+import type { Image, ImageGcReport, NewTag } from '../images/answers.ts'
 import { collectImages, printImageGc, problemsOf, withImages } from './image-gc.ts'
+import type { Images } from '../open-images.ts'
 import { nonEmpty, type SharedOptions } from './options.ts'
-import { print, printJson, whenNobodyReads } from './output.ts'
+import { print, printJson, visible, whenNobodyReads } from './output.ts'
 import { exitCodeOf, summaryOf as summaryOfAll } from './reports.ts'
 import { type Cell, printTable } from './table.ts'
 import { age } from './times.ts'
@@ -106,14 +107,21 @@ async function add(file: string, tag: string, options: ImagesCommandOptions): Pr
 async function removeTags(tags: readonly string[], options: ImagesCommandOptions): Promise<void> {
   const { scope, json = false } = options
   await withImages(options, 'write', async (images) => {
-    for (const tag of new Set(tags)) {
-      const gone = await images.untag({ tag, ...(scope === undefined ? {} : { scope }) })
+    const names = [...new Set(tags)].map((tag) => (scope === undefined ? { tag } : { tag, scope }))
+    // A wrong tag among good ones changes nothing.
+    for (const name of names) refuseUntagged(images, name)
+    for (const name of names) {
+      const gone = await images.untag(name)
       const left = images.get({ digest: gone.digest }).tags.length
-      if (json) printJson({ tag, scope: gone.scope, digest: gone.digest, tags_left: left })
-      else print(`${tag} removed; ${afterwards(left)}`)
+      if (json)
+        printJson({ tag: name.tag, scope: gone.scope, digest: gone.digest, tags_left: left })
+      else print(`${visible(name.tag)} removed; ${afterwards(left)}`)
     }
   })
 }
+
+/** @throws LedgerError IMAGE_NOT_FOUND */
+const refuseUntagged = (images: Images, name: NewTag): void => void images.get(name)
 
 const afterwards = (tagsLeft: number): string =>
   tagsLeft > 0

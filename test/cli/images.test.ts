@@ -1,6 +1,6 @@
 // `vmledger images` as a person and a program meet it: lines, words and exit codes.
 import { execFileSync } from 'node:child_process'
-import { existsSync, mkdirSync, utimesSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, unlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { problemsOf } from '../../src/cli/image-gc.ts'
@@ -10,6 +10,7 @@ import { kept } from '../../src/images/pass.ts'
 import { openLedger } from '../../src/ledger.ts'
 import { openImages } from '../../src/open-images.ts'
 import { temporaryDirectory } from '../support/temporary.ts'
+import { qcow2Header } from '../images/qcow2-header.ts'
 import { type Ended, jsonLines, runCli } from './cli.ts'
 
 type Line = Record<string, unknown>
@@ -65,6 +66,19 @@ describe('vmledger images', () => {
       66,
       [{ error: { code: 'IMAGE_NOT_FOUND' } }],
     ])
+  })
+
+  test('takes no tag away where one of several is unknown, and shows what a tag hides', async () => {
+    const { run, added } = place()
+    for (const tag of ['a', 'b\u001b[31m\nc']) await added(tag)
+    expect(await run('rm', 'a', 'nope')).toMatchObject({ code: 66, stdout: '' })
+    expect(await run('rm', 'a', '--scope', 'registry')).toMatchObject({ code: 66, stdout: '' })
+    expect((await run('list')).stdout).toMatch(/^a +local/m)
+    const { code, stdout } = await run('rm', 'a', 'a', 'b\u001b[31m\nc')
+    expect([code, stdout.split('\n').length]).toEqual([0, 3])
+    expect(stdout).toContain('b\\u{1b}[31m\\nc removed; `vmledger images gc`')
+    const unknown = await run('rm', 'x\u001b[31m')
+    expect([unknown.code, unknown.stderr.includes('\u001b')]).toEqual([66, false])
   })
 
   test('says 64 for a file that is not there, an empty tag, an unknown scope', async () => {
@@ -156,6 +170,33 @@ describe.runIf(isRoot)('vmledger images gc', () => {
     writeFileSync(join(root, 'home', 'state.db'), 'x'.repeat(8192))
     expect((await run('gc')).code).toBe(4)
     expect(existsSync(path)).toBe(true)
+  })
+
+  test('answers 4, names it and deletes nothing where an overlay was cut off', async () => {
+    const { root, run, added } = place()
+    const path = await added()
+    await run('rm', 'alpine:3.20')
+    old(path)
+    const vm = join(root, 'home', 'vms', 'vm-1')
+    mkdirSync(vm)
+    const whole = qcow2Header({ backing: path, backingFormat: 'raw' })
+    for (const [name, bytes] of [
+      ['top.qcow2', 60],
+      ['disk.img', 110],
+      ['empty.qcow2', 0],
+    ] as const) {
+      const overlay = join(vm, name)
+      writeFileSync(overlay, whole.subarray(0, bytes))
+      for (const args of [['gc', '--dry-run'], ['gc']]) {
+        const { code, stdout, stderr } = await run(...args)
+        expect([code, stderr]).toEqual([4, expect.stringContaining(`${overlay} cannot be read (`)])
+        expect(stdout).toContain('kept')
+        expect(existsSync(path)).toBe(true)
+      }
+      unlinkSync(overlay)
+    }
+    expect((await run('gc')).code).toBe(0)
+    expect(existsSync(path)).toBe(false)
   })
 
   test('counts what could not be deleted, and answers by why', async () => {
