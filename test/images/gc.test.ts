@@ -18,6 +18,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
+import Database from 'better-sqlite3'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import type { Witness } from '../../src/contract/images.ts'
 import { simulatedHost } from '../../src/host/simulated/host.ts'
@@ -224,10 +225,12 @@ describe('an old file is kept', () => {
       execFileSync('mkfifo', [join(vm, 'console')])
       symlinkSync('/nowhere', join(vm, 'link'))
       expect(await reasonOf(cache)).toBe(`kept: ${overlay} is built on it`)
-      // What this process has open is read where it is open: a lock of it would end with another close.
-      const fd = openSync(overlay, 'r')
-      expect(await reasonOf(cache)).toBe(`kept: ${overlay} is built on it`)
-      closeSync(fd)
+      // One that this process has open itself is read where it is open; or by its name, where it only writes.
+      for (const flags of ['r', 'a']) {
+        const fd = openSync(overlay, flags)
+        expect(await reasonOf(cache)).toBe(`kept: ${overlay} is built on it`)
+        closeSync(fd)
+      }
       unlinkSync(overlay)
       expect((await collect(cache)).reclaimed).toBe(1)
     },
@@ -326,6 +329,19 @@ test('the pin of a VM that is cleaned is taken back: nobody else will', async ()
   expect(cache.images.get({ digest: 'sha256:aa' }).pins).toHaveLength(1)
   expect(await collect(cache)).toMatchObject({ reclaimed: 1 })
   expect(cache.images.verify().ok).toBe(true)
+})
+
+test('a look at the files of VMs leaves this process its locks on them, as of a database', async () => {
+  const cache = testCache()
+  mkdirSync(join(cache.root, 'home', 'vms', 'vm-1'))
+  const file = join(cache.root, 'home', 'vms', 'vm-1', 'guest.db')
+  const db = new Database(file)
+  onTestFinished(() => void db.close())
+  db.exec('create table t (x); begin immediate')
+  const other = () => execFileSync('sqlite3', [file, 'begin immediate'], { stdio: 'pipe' })
+  expect(other).toThrow('database is locked')
+  expect(await collect(cache)).toMatchObject({ unreadable: [] })
+  expect(other).toThrow('database is locked')
 })
 
 describe('nothing at all is deleted', () => {
