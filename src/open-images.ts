@@ -42,7 +42,7 @@ export type ImageGcOptions = {
   readonly dryRun?: boolean
   /** Files younger than this, by mtime, stay. 10 min when left out. */
   readonly graceMs?: number
-  /** Directories with overlays (`*.qcow2`), beside those of the home. One that is missing cannot be read. */
+  /** Directories with qcow2 overlays, beside those of the home. One that is missing cannot be read. */
   readonly overlays?: readonly string[]
   /** Paths that somebody names, beside those of the home's ledger. */
   readonly usedPaths?: () => Promise<NamedPaths>
