@@ -82,8 +82,8 @@ export type LedgerOptions = {
   /** Takes over a home that was written on another machine, or that is a copy of another home. */
   readonly adoptHost?: boolean
   /**
-   * Size of the file that the first pass puts aside in the home and gives up when the disk is full, so that what
-   * fills it can still be given back; 8 MiB by default, 0 for none.
+   * Size of the file that the first VM and every pass put aside in the home and give up when the disk is full, so
+   * that what fills it can still be given back; 8 MiB by default, less where room is short, 0 for none.
    */
   readonly reserveBytes?: number
   /** Other migrations than the shipped ones: for tests of migrating. */
@@ -228,6 +228,7 @@ export class Ledger {
     for (const value of found) secrets.add(value)
     const vm = this.#handle(id)
     await this.#makeStateDir(vm)
+    this.#reserve.makeSoon()
     return vm
   }
 

@@ -7,8 +7,13 @@ import { promisify } from 'node:util'
 import { LedgerError } from './contract/errors.ts'
 
 export type Reserve = {
-  /** Makes it where there is none and there is room for four; what the disk refuses waits for the next time. */
+  /**
+   * Makes it where there is none and there is room for four, smaller where room is short; what the disk refuses
+   * waits for the next time.
+   */
   make(): Promise<void>
+  /** The same in the background, once: a disk may fill before the first pass. */
+  makeSoon(): void
   /** On a full disk gives it up and does the work once more. */
   spend<T>(work: () => Promise<T>): Promise<T>
   /** The same for work that blocks. */
@@ -18,6 +23,8 @@ export type Reserve = {
 export const reserveBytesDefault = 8 * 1024 * 1024
 const roomFactor = 4
 const chunkBytes = 1024 * 1024
+/** Where room is short: a cleanup needs a few pages of the log, and what it frees is room for the next. */
+const smallerBytes = [1024 * 1024, 256 * 1024]
 /** A shorter one is being made by somebody else, or was left by who died at it. */
 const abandonedMs = 60_000
 
@@ -29,10 +36,16 @@ export function reserveOf(home: string, bytes: number): Reserve {
     // Somebody may have given it up for us a moment ago: there may be room all the same.
     wasThere(() => unlinkSync(path))
   }
+  const make = async (): Promise<void> => {
+    const fitting = bytes === 0 ? 0 : largestWithRoom(home, bytes)
+    if (fitting > 0 && isMissing(path, fitting)) await write(path, home, fitting)
+  }
+  let isAsked = false
   return {
-    async make() {
-      if (bytes === 0 || !isMissing(path, bytes) || !hasRoom(home, bytes)) return
-      await write(path, home, bytes)
+    make,
+    makeSoon() {
+      if (!isAsked) void make().catch(() => undefined)
+      isAsked = true
     },
     async spend(work) {
       try {
@@ -56,7 +69,7 @@ export function reserveOf(home: string, bytes: number): Reserve {
 const isDiskFull = (error: unknown): boolean =>
   error instanceof LedgerError && error.code === 'DISK_FULL'
 
-/** Takes an abandoned half away. */
+/** Takes an abandoned half away, and a small one that there is room to make larger. */
 function isMissing(path: string, bytes: number): boolean {
   const found = lstatSync(path, { throwIfNoEntry: false })
   if (found === undefined) return true
@@ -64,12 +77,14 @@ function isMissing(path: string, bytes: number): boolean {
   return isHalf && wasThere(() => unlinkSync(path))
 }
 
-function hasRoom(home: string, bytes: number): boolean {
+/** 0 where there is room for none. */
+function largestWithRoom(home: string, bytes: number): number {
   try {
     const { bavail, bsize } = statfsSync(home)
-    return bavail * bsize >= roomFactor * bytes
+    const hasRoom = (size: number): boolean => bavail * bsize >= roomFactor * size
+    return [bytes, ...smallerBytes.filter((size) => size < bytes)].find(hasRoom) ?? 0
   } catch {
-    return false
+    return 0
   }
 }
 

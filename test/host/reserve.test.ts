@@ -23,11 +23,12 @@ const reserveBytes = mib
 const supervisor = resolve(import.meta.dirname, '../support/disk-filler.ts')
 
 const fileSystems = {
-  tmpfs: (at: string) => void execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=8m', 'none', at]),
-  ext4: (at: string) => {
+  tmpfs: (at: string, bytes = 8 * mib) =>
+    void execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${bytes}`, 'none', at]),
+  ext4: (at: string, bytes = 16 * mib) => {
     const image = `${at}.ext4`
     closeSync(openSync(image, 'wx'))
-    truncateSync(image, 16 * mib)
+    truncateSync(image, bytes)
     execFileSync('mkfs.ext4', ['-q', '-m', '0', image])
     execFileSync('mount', ['-o', 'loop', image, at], { stdio: 'pipe' })
   },
@@ -43,10 +44,10 @@ afterEach(() => {
 })
 
 /** False, and said aloud, where the machine refuses the mount: then there is nothing to test on. */
-function mountSmall(kind: keyof typeof fileSystems, at: string): boolean {
+function mountSmall(kind: keyof typeof fileSystems, at: string, bytes?: number): boolean {
   mkdirSync(at)
   try {
-    fileSystems[kind](at)
+    fileSystems[kind](at, bytes)
   } catch (error) {
     process.stdout.write(`SKIPPED: this machine refuses to mount ${kind}: ${String(error)}\n`)
     return false
@@ -72,8 +73,9 @@ function fill(file: string): void {
 }
 
 /** A VM of a killed supervisor, with a file in its state directory for the test to fill the disk with. */
-async function deadVm(home: string): Promise<string> {
-  const child = spawn(process.execPath, [supervisor, home, 'vm-full'], { stdio: 'inherit' })
+async function deadVm(home: string, reserve: readonly string[] = []): Promise<string> {
+  const args = [supervisor, home, 'vm-full', ...reserve]
+  const child = spawn(process.execPath, args, { stdio: 'inherit' })
   const signal = await new Promise((done) => child.once('exit', (_, by) => done(by)))
   expect(signal).toBe('SIGKILL')
   return join(home, 'vms', 'vm-full', 'console.img')
@@ -134,6 +136,29 @@ describe.each(['tmpfs', 'ext4'] as const)('on a %s that a dead VM filled', (kind
     expect(ledger.vm('vm-full').state().phase).toBe('creating')
   })
 })
+
+test.for([
+  { kind: 'tmpfs', room: 64 * mib, bytes: 8 * mib },
+  { kind: 'ext4', room: 64 * mib, bytes: 8 * mib },
+  { kind: 'tmpfs', room: 8 * mib, bytes: mib },
+  { kind: 'tmpfs', room: 2 * mib, bytes: 256 * 1024 },
+] as const)(
+  'on a $kind of $room bytes a supervisor that never ran a pass has put $bytes aside, by which gc begins',
+  async ({ kind, room, bytes }, { skip }) => {
+    const at = join(temporaryDirectory('vmledger-reserve-'), 'mount')
+    if (!mountSmall(kind, at, room)) return skip()
+    const home = join(at, 'home')
+    const file = await deadVm(home, [String(bytes)])
+    expect(statSync(join(home, 'reserve')).size).toBe(bytes)
+    fill(file)
+    expect(freeBytes(at)).toBe(0)
+    ledger = openLedger({ home, disk: false })
+    expect(await ledger.reconcile()).toMatchObject([{ vm: 'vm-full', result: 'cleaned' }])
+    expect(readdirSync(join(home, 'vms'))).toEqual([])
+    expect(statSync(join(home, 'reserve')).size).toBe(bytes)
+    expect(ledger.verify().findings).toEqual([])
+  },
+)
 
 test.for([
   { bytes: reserveBytes, ends: 'cleaned' },

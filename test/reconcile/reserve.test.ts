@@ -6,6 +6,7 @@ import {
   readFileSync,
   statSync,
   symlinkSync,
+  unlinkSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs'
@@ -26,10 +27,23 @@ function emptyHome(): { home: string; file: string } {
 }
 
 describe('the reserve', () => {
+  test('is made soon after the first VM, in the background, and once', async () => {
+    const ledger = openTestLedger({ reserveBytes: mib + 5 })
+    const file = join(ledger.home, 'reserve')
+    const size = (): number | undefined => statSync(file, { throwIfNoEntry: false })?.size
+    expect(size()).toBe(undefined)
+    await ledger.createVm({ backend: 'test' })
+    expect(size()).not.toBe(mib + 5)
+    await expect.poll(size).toBe(mib + 5)
+    unlinkSync(file)
+    await ledger.createVm({ backend: 'test' })
+    await ledger.reconcile({ dryRun: true })
+    expect(size()).toBe(undefined)
+  })
+
   test('is made by a pass, not by opening, nor by a dry run, and not twice', async () => {
     const ledger = openTestLedger({ reserveBytes: 3 * mib + 5 })
     const file = join(ledger.home, 'reserve')
-    await ledger.createVm({ backend: 'test' })
     await ledger.reconcile({ dryRun: true })
     expect(existsSync(file)).toBe(false)
     await ledger.reconcile()
@@ -56,10 +70,17 @@ describe('the reserve', () => {
     expect(existsSync(file)).toBe(true)
   })
 
-  test('is not made where it would take more than a quarter of the room', async () => {
+  test('is smaller where it would take more than a quarter of the room', async () => {
     const { home, file } = emptyHome()
     await reserveOf(home, 2 ** 52).make()
-    expect(existsSync(file)).toBe(false)
+    const { size, ino } = statSync(file)
+    expect(size).toBe(mib)
+    utimesSync(file, 1, 1)
+    await reserveOf(home, 2 ** 52).make()
+    expect(statSync(file).ino).toBe(ino)
+    // Room came: it is made in its full size.
+    await reserveOf(home, 2 * mib).make()
+    expect(statSync(file).size).toBe(2 * mib)
   })
 
   test('is no matter for the pass where it cannot be made', async () => {

@@ -1,7 +1,17 @@
 // A supervisor that makes one VM with a state directory, and kills itself before it is created.
-// usage: node disk-filler.ts HOME VM
+// usage: node disk-filler.ts HOME VM [RESERVE]: with it of the default size, and only once it is made
+import { statSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { openLedger } from '../../src/ledger.ts'
 
-const [, , home = '', id = ''] = process.argv
-await openLedger({ home, disk: false }).createVm({ id, backend: 'test' })
+const [, , home = '', id = '', reserve = ''] = process.argv
+const isMade = (): boolean =>
+  statSync(join(home, 'reserve'), { throwIfNoEntry: false })?.size === Number(reserve)
+await openLedger({
+  home,
+  disk: false,
+  ...(reserve === '' ? { reserveBytes: 0 } : {}),
+}).createVm({ id, backend: 'test' })
+for (let left = 500; reserve !== '' && !isMade() && left > 0; left--) await sleep(10)
 process.kill(process.pid, 'SIGKILL')
