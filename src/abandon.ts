@@ -1,5 +1,5 @@
 /** What a person gives up on: recorded and never touched; its octet comes back once it is seen gone. */
-import { CorruptEventError, LedgerError } from './contract/errors.ts'
+import { CorruptEventError, type ErrorCode, LedgerError } from './contract/errors.ts'
 import type { VmId } from './contract/ids.ts'
 import { resourceKey } from './contract/resources.ts'
 import {
@@ -16,6 +16,7 @@ import { eligibility } from './machines/eligibility.ts'
 import type { HostJournal } from './host-journal.ts'
 import type { ReconcileDependencies } from './reconcile/dependencies.ts'
 import { type Facts, gather } from './reconcile/evidence.ts'
+import { forgetLocks } from './reconcile/lock-files.ts'
 import type { Draft } from './recorder.ts'
 
 /** Who gave it up, and why nobody could give it back. */
@@ -39,7 +40,8 @@ const textMax = 8_000
 /**
  * One transaction under the VM's fence: claim, what is given up, and the end of the claim. No process can die
  * in the middle of it, and whoever else claims meanwhile makes it fail as a whole.
- * @throws LedgerError KEPT while something of it lives, CLEANUP_REFUSED for what is not held or still used
+ * @throws LedgerError KEPT while something of it lives, INVALID_OPTION for what is not held, CLEANUP_REFUSED for
+ * what is still used or was abandoned before
  * @internal
  */
 export async function abandon(
@@ -70,17 +72,15 @@ export async function abandon(
 }
 
 function abandonable(vmId: VmId, { context }: VmState, key: string): string[] {
-  const refuse = (why: string): never => {
-    throw new LedgerError('CLEANUP_REFUSED', `${key} of ${vmId} cannot be abandoned: ${why}`, {
-      vmId,
-    })
+  const refuse = (why: string, code: ErrorCode = 'CLEANUP_REFUSED'): never => {
+    throw new LedgerError(code, `${key} of ${vmId} cannot be abandoned: ${why}`, { vmId })
   }
   const asked = context.resources[key]
   const held = heldResources(context)
   if (asked?.state === 'abandoned') return refuse('it was abandoned before')
   if (!isHeld(asked)) {
     const all = held.map((resource) => resource.key).join(', ')
-    return refuse(`it is not held; held is ${all === '' ? 'nothing' : all}`)
+    return refuse(`it is not held; held is ${all === '' ? 'nothing' : all}`, 'INVALID_OPTION')
   }
   const users = held.filter((user) => user.uses.includes(key))
   if (users.length > 0)
@@ -159,7 +159,7 @@ function forgetWhenCleaned(
   { recorder, host }: Dependencies,
 ): void {
   if (recorder.current(vmId).state.phase !== 'cleaned') return
-  if (fence.vmm === 'taken' && fence.helpers === 'taken') host.forget(place)
+  if (fence.vmm === 'taken' && fence.helpers === 'taken') forgetLocks(host, place)
 }
 
 /** @internal */

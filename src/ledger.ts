@@ -347,7 +347,8 @@ export class Ledger {
 
   /**
    * Gives up `key` and all that only it still uses: nothing of it is touched, and it stays listed for ever.
-   * @throws LedgerError KEPT while something of it lives, CLEANUP_REFUSED for what is not held or still used
+   * @throws LedgerError KEPT while something of it lives, INVALID_OPTION for what is not held, CLEANUP_REFUSED for
+   * what is still used or was abandoned before
    */
   async abandon(id: string, key: string, options: AbandonOptions): Promise<Abandonment> {
     return abandon(this.#known(id), key, options, this.#reconciling())
@@ -515,6 +516,7 @@ export class Ledger {
       isCleaned: (id) => this.#isCleaned(id),
       placeOf: (id) => this.#placeOf(id),
       reserve: this.#reserve,
+      log: this.#log,
     })
     await freeAbandonedSubnets({
       ...this.#reconciling(),

@@ -8,6 +8,7 @@ import { isVolatile } from './host/resources.ts'
 import type { Clock } from './clock.ts'
 import type { HostJournal } from './host-journal.ts'
 import { madeElsewhere } from './reconcile/elsewhere.ts'
+import { forgetLocks } from './reconcile/lock-files.ts'
 import type { Versioned } from './recorder.ts'
 
 export type OrphanOptions = {
@@ -204,7 +205,7 @@ async function giveBack(
     if (driver === null) return say('kept', `no driver for ${thing.kind}`)
     const { outcome, error } = await driver.release({ place, hold: null, fence }, heldOf(thing))
     // Nobody knows this VM: its lock files were made by the fence.
-    host.forget(place)
+    forgetLocks(host, place)
     const why = error?.message ?? outcome
     if (outcome === 'busy' || error?.code === 'NOT_OURS') return say('kept', why)
     if (!isGood(outcome)) return say('failed', why, outcome === 'denied' ? 'denied' : 'failed')

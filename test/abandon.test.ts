@@ -174,7 +174,7 @@ describe('refused, and nothing is changed, is to abandon', () => {
 
   test('what is not held, or was abandoned before', async () => {
     const { ledger } = await stuck()
-    expect(await refused(ledger, 'tap:nobody')).toBe('CLEANUP_REFUSED')
+    expect(await refused(ledger, 'tap:nobody')).toBe('INVALID_OPTION')
     await ledger.abandon('a', 'tap:tap-a', said)
     expect(await refused(ledger, 'tap:tap-a')).toBe('CLEANUP_REFUSED')
   })
@@ -209,6 +209,49 @@ describe('refused, and nothing is changed, is to abandon', () => {
     expect(await refused(other.ledger, 'tap:tap-a')).toBe('KEPT')
     cleaner.host.crash('never')
     await pass.catch(() => undefined)
+  })
+})
+
+describe('a TAP that is given up while a command of its dead creator may still make it', () => {
+  async function late() {
+    const { world, home, supervisor } = machine()
+    const owner = supervisor()
+    owner.host.faults.on({ operation: 'create', kind: 'tap', outcome: 'slow', times: 1 })
+    const making = netVm(owner.ledger, 'a').catch(() => undefined)
+    await expect.poll(() => owner.host.commands.at(-1)?.kind).toBe('tap')
+    owner.host.crash('later')
+    const { ledger } = supervisor()
+    await ledger.reconcile()
+    await ledger.abandon('a', 'tap:tap-a', said)
+    return { world, home, ledger, making }
+  }
+
+  test('keeps its octet until the command has ended and the TAP is seen gone', async () => {
+    const { world, home, ledger, making } = await late()
+    expect(world.standing().map(({ kind }) => kind)).not.toContain('tap')
+    await ledger.reconcile()
+    expect(octets(home)).toEqual([100])
+    world.finishCommands()
+    await making
+    await ledger.reconcile()
+    expect(world.standing().map(({ kind }) => kind)).toEqual(['tap'])
+    expect(octets(home)).toEqual([100])
+    world.remove('tap', 'tap-a')
+    await ledger.reconcile()
+    expect(octets(home)).toEqual([])
+  })
+
+  test('keeps the lock file that the command holds, so that whoever comes next still meets it', async () => {
+    const { world, ledger, making } = await late()
+    if (ledger.vm('a').state().phase !== 'cleaned') await ledger.abandon('a', 'directory:.', said)
+    expect(ledger.vm('a').state().phase).toBe('cleaned')
+    expect(world.read().lockFiles.filter((path) => path.includes('/locks/a.'))).toHaveLength(2)
+    await ledger.reconcile()
+    expect(world.read().lockFiles).toHaveLength(2)
+    world.finishCommands()
+    await making
+    await ledger.reconcile()
+    expect(world.read().lockFiles).toEqual([])
   })
 })
 

@@ -33,6 +33,7 @@ export const lineOf = (report: ReconcileReport) => ({
     error,
     retry_at: retryAt,
   })),
+  warnings: report.warnings,
   removed: false,
 })
 
@@ -132,7 +133,7 @@ export function printRemoval(report: RemovalReport): void {
 
 /** `word` stands for what the result alone would say. */
 export function printReport(report: ReconcileReport, word: Cell | null = null): void {
-  const { vm, result, dryRun, released, failed } = report
+  const { vm, result, dryRun, released, failed, warnings } = report
   const said: Record<ReconcileReport['result'], Cell> = {
     cleaned: { text: dryRun ? 'would be cleaned' : 'cleaned', style: 'green' },
     failed: { text: 'failed', style: 'red' },
@@ -152,6 +153,7 @@ export function printReport(report: ReconcileReport, word: Cell | null = null): 
       key,
       { text: `${outcome}: ${error}`, style: 'red' as const },
     ]),
+    ...warnings.map((text): Row => ['warning', { text, style: 'yellow' }]),
   ]
   printTable(rows, { indent: 2, last: 'wrap' })
 }

@@ -7,6 +7,7 @@ import { timestamp } from '../clock.ts'
 import type { Fence, Released } from '../host/port.ts'
 import { isVolatile } from '../host/resources.ts'
 import { blockersOf, releaseOrder, retryDelayMs } from '../machines/cleanup.ts'
+import { isCrash } from './crash.ts'
 import type { ReconcileDependencies } from './dependencies.ts'
 import type { ReconcileOptions } from './options.ts'
 import { emptyReport, type FailedStep, type ReconcileReport } from './report.ts'
@@ -97,10 +98,6 @@ async function releaseOne(
     if (held.kind === 'process') await fence.refresh()
   }
 }
-
-/** A simulated host ends this process by it: nothing after it may run. */
-const isCrash = (error: unknown): boolean =>
-  error instanceof Error && error.name === 'SimulatedCrash'
 
 const refused = (outcome: BadOutcome, code: string, message: string): Released => ({
   outcome,

@@ -23,7 +23,7 @@ export type ReconcileReport = {
   /** Kept because a witness could not be read, not because it is known to live. */
   readonly isUnknown: boolean
   readonly failed: readonly FailedStep[]
-  /** What went wrong beside the cleanup and stopped nothing: a log that could not be kept. */
+  /** What went wrong beside the cleanup and stopped nothing: a log that could not be kept, a lock file that stands. */
   readonly warnings: readonly string[]
 }
 

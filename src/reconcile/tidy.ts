@@ -2,6 +2,7 @@
 import { join } from 'node:path'
 import type { VmId } from '../contract/ids.ts'
 import type { Host, Place } from '../host/port.ts'
+import type { Logger } from '../logger.ts'
 import type { Reserve } from '../reserve.ts'
 import { forgetCleaned } from './lock-files.ts'
 
@@ -13,6 +14,7 @@ export type TidyDependencies = {
   readonly placeOf: (vmId: VmId) => Place
   readonly isCleaned: (vmId: VmId) => boolean
   readonly reserve: Reserve
+  readonly log: Logger
 }
 
 export async function tidy(deps: TidyDependencies): Promise<void> {

@@ -9,6 +9,7 @@ import { explained, madeElsewhere } from './elsewhere.ts'
 import { type Facts, gather, gatherUnfenced } from './evidence.ts'
 import type { ReconcileDependencies } from './dependencies.ts'
 import type { ReconcileOptions } from './options.ts'
+import { forgetLocks } from './lock-files.ts'
 import { releaseAll } from './release.ts'
 import {
   emptyReport,
@@ -42,8 +43,10 @@ async function reconcile(
   const fence = await deps.host.fence(place, { dryRun: options.dryRun })
   try {
     const report = await reconcileFenced(vmId, options, deps, fence)
-    if (report.result === 'cleaned' && !options.dryRun) deps.host.forget(place)
-    return report
+    if (report.result !== 'cleaned' || options.dryRun) return report
+    const warning = forgetLocks(deps.host, place)
+    if (warning === null) return report
+    return { ...report, warnings: [...report.warnings, deps.clean(vmId, warning)] }
   } finally {
     fence.close()
   }

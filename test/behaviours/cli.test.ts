@@ -111,6 +111,16 @@ describe('rm --abandon', () => {
     expect(await phasesOf(machine)).toContain('half')
   })
 
+  test('of what is not held says what is, as a wrong use', async () => {
+    const machine = await populated()
+    const ended = await runCli(['rm', 'half', '--abandon', 'tap:typo', '--reason', 'why'], {
+      machine,
+    })
+    expect(ended).toMatchObject({ code: 64, stdout: '' })
+    expect(ended.stderr).toMatch(/tap:typo of half cannot.* held is .*tap:tap-half/)
+    expect(await phasesOf(machine)).toContain('half')
+  })
+
   test('gives it up, removes the VM, and stays in list --all and show', async () => {
     const machine = await populated()
     machine.world.use('tap', 'tap-half', machine.world.process())

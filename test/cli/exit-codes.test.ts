@@ -13,8 +13,8 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import Database from 'better-sqlite3'
-import { describe, expect, test } from 'vitest'
-import { exitCodeOf } from '../../src/cli/reports.ts'
+import { describe, expect, test, vi } from 'vitest'
+import { exitCodeOf, lineOf, printReport } from '../../src/cli/reports.ts'
 import { simulatedHost } from '../../src/host/simulated/host.ts'
 import { openLedger } from '../../src/ledger.ts'
 import type { FailedStep, ReconcileReport } from '../../src/reconcile/report.ts'
@@ -502,4 +502,15 @@ describe('of several answers of a gc', () => {
 test("the version is the package's", async () => {
   const { version } = JSON.parse(readFileSync('package.json', 'utf8')) as { version: string }
   expect((await runCli(['--version'])).stdout).toBe(`${version}\n`)
+})
+
+test('what stopped nothing is printed, is in the line, and changes no exit code', () => {
+  const warned = report('cleaned', { warnings: ['its lock files are still there: EIO'] })
+  const written = vi.spyOn(process.stdout, 'write').mockReturnValue(true)
+  printReport(warned)
+  const text = written.mock.calls.map(([chunk]) => String(chunk)).join('')
+  written.mockRestore()
+  expect(text).toMatch(/^x +cleaned\n {2}warning +its lock files are still there: EIO\n$/)
+  expect(lineOf(warned)).toMatchObject({ warnings: warned.warnings })
+  expect(exitCodeOf([warned])).toBe(0)
 })

@@ -110,6 +110,7 @@ const schemas = {
         retry_at: time.nullable(),
       }),
     ),
+    warnings: z.array(z.string()),
     removed: z.boolean(),
   }),
   summary: z.strictObject({

@@ -254,6 +254,23 @@ describe('what was promised', () => {
     await expect(make(mine, 'process')).rejects.toThrow(refusal)
   })
 
+  test('stands while whether its owner lives cannot be told', async () => {
+    const world = new World()
+    const owner = simulatedHost({ world, pid: world.process() })
+    const home = temporaryHome()
+    const { eighth, floor } = eighths(3)
+    const dying = openTestLedger({ home, host: owner, disk: quiet })
+    await dying.createVm({ backend, diskBytes: 4 * eighth })
+    owner.crash('never')
+    const blind = simulatedHost({ world, pid: world.process() })
+    blind.faults.on({ operation: 'verdict', outcome: 'unknown' })
+    const ledger = openTestLedger({ home, host: blind, disk: floor })
+    const next = () => ledger.createVm({ backend, diskBytes: 2 * eighth })
+    await expect(next()).rejects.toMatchObject({ promised: 4 * eighth })
+    blind.faults.clear()
+    await next()
+  })
+
   test('is the same in a rebuilt projection', async () => {
     const ledger = openTestLedger({ disk: quiet })
     await ledger.createVm({ backend, diskBytes: 4096 })

@@ -490,3 +490,22 @@ test('names that no stream could bear are removed under their hash', async () =>
   expect((await collect(cache)).reclaimed).toBe(4)
   expect(cache.images.verify().ok).toBe(true)
 })
+
+test('that a file is gone is recorded only once both directories are durable', async () => {
+  const cache = orphan()
+  const handle = await open(cache.root)
+  const prototype = Object.getPrototypeOf(handle) as FileHandle
+  await handle.close()
+  const order: string[] = []
+  const synced = vi.spyOn(prototype, 'sync').mockImplementation(async function (this: FileHandle) {
+    order.push(basename(readlinkSync(`/proc/self/fd/${this.fd}`)))
+    await this.datasync()
+  })
+  onTestFinished(() => synced.mockRestore())
+  cache.images.subscribe(({ type }) => void order.push(type))
+  expect(await collect(cache)).toMatchObject({ reclaimed: 1 })
+  expect(existsSync(cache.at('a.ext4'))).toBe(false)
+  const recorded = order.indexOf('image.reclaimed')
+  expect(order.slice(recorded - 2, recorded)).toEqual(['trash', 'images'])
+  expect(order.slice(order.indexOf('image.removal_intended'))).not.toEqual([])
+})

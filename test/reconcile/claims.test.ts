@@ -149,6 +149,16 @@ describe('a claim of this process', () => {
       expect(words('1:2')).toEqual(['dead', 'dead'])
     })
     expect(words('1:1')).toEqual(['dead', 'dead'])
+    // The same pid of another time or another boot is another process: what runs here says nothing of it.
+    for (const change of [{ startTime: '1' }, { bootId: 'another-boot' }]) {
+      const stranger = { ...host.self(), ...change }
+      const state = vm.state()
+      const context = { ...state.context, claim: { ...claim, process: stranger } }
+      await underClaim('1:1', claimId, async () => {
+        const { evidence } = gather({ ...state, context }, fence, host, '1:1')
+        expect(evidence.claimant).toBe('dead')
+      })
+    }
     // Of another process the process decides.
     const other = simulatedHost({ world: host.world, pid: host.world.process() })
     expect(gather(vm.state(), fence, other, '1:1').evidence.claimant).toBe('alive')

@@ -1,5 +1,6 @@
 /** The reconciler that runs: when it passes, what it survives, and how it ends. */
 import { spawnSync } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { LedgerError } from '../../src/contract/errors.ts'
@@ -379,5 +380,58 @@ describe('logs', () => {
     expect(await ledger.reconcile()).toMatchObject([
       { result: 'failed', failed: [{ outcome: 'denied' }, { outcome: 'blocked' }], warnings: [] },
     ])
+  })
+})
+
+describe('lock files that cannot be removed', () => {
+  const broken = { code: 'EIO', message: 'EIO: i/o error, unlink' }
+
+  async function lost() {
+    const { world, supervisor } = simulatedMachine()
+    const owner = supervisor()
+    await owner.ledger.createVm({ id: 'vm-one', backend: 'test' })
+    owner.host.crash('never')
+    const { host } = supervisor()
+    let failures = 0
+    const forget: typeof host.forget = (place) => {
+      if (failures-- > 0) throw Object.assign(new Error(broken.message), broken)
+      host.forget(place)
+    }
+    const heard: { fields: object; message: string }[] = []
+    const logger = {
+      info: () => undefined,
+      warn: (fields: object, message: string) => void heard.push({ fields, message }),
+      error: () => undefined,
+    }
+    const { ledger } = supervisor({ host: withMethods(host, { forget }), logger })
+    // A pass asks the directory, in which a simulated host makes nothing.
+    writeFileSync(join(ledger.home, 'locks', 'vm-one.lock'), '')
+    return { world, ledger, heard, fails: (times: number) => void (failures = times) }
+  }
+  const warnings = [`its lock files are still there: ${broken.message}; the next pass tries again`]
+
+  test('are a warning of a VM that is cleaned all the same, and the next pass removes them', async () => {
+    const { world, ledger, heard, fails } = await lost()
+    fails(2)
+    expect(await ledger.reconcile()).toMatchObject([{ result: 'cleaned', warnings }])
+    expect(heard).toMatchObject([
+      {
+        fields: { vm: 'vm-one', reason: warnings[0] },
+        message: 'lock files of a cleaned VM still stand',
+      },
+    ])
+    expect(ledger.vm('vm-one').state().phase).toBe('cleaned')
+    expect(world.read().lockFiles).toHaveLength(2)
+    expect(await ledger.reconcile()).toEqual([])
+    expect(world.read().lockFiles).toEqual([])
+    expect(heard).toHaveLength(1)
+  })
+
+  test('fail no abandonment that is recorded', async () => {
+    const { ledger, fails } = await lost()
+    fails(1)
+    const said = { reason: 'for the test', by: 'ann' }
+    expect(await ledger.abandon('vm-one', 'directory:.', said)).toMatchObject({ vm: 'vm-one' })
+    expect(ledger.vm('vm-one').state().phase).toBe('cleaned')
   })
 })

@@ -163,13 +163,32 @@ describe('close()', () => {
 
   test('does not take the report of a dry run for its own', async () => {
     const { world, supervisor } = machine()
-    const { ledger } = supervisor()
-    const vm = await ledger.createVm({ backend: 'test' })
-    const dry = ledger.reconcile({ dryRun: true })
-    const report = await vm.close()
-    await dry
-    expect(report).toMatchObject({ result: 'cleaned', dryRun: false })
-    expect(report.released.map((r) => r.outcome)).toEqual(['released'])
+    const owner = supervisor()
+    await owner.ledger.createVm({ id: 'vm-one', backend: 'test' })
+    owner.host.crash('never')
+    const { host, ledger } = supervisor()
+    const fenced: (boolean | undefined)[] = []
+    const look = Promise.withResolvers<void>()
+    const slow = withMethods(host, {
+      fence: async (place, how) => {
+        fenced.push(how?.dryRun)
+        if (how?.dryRun === true) await look.promise
+        return host.fence(place, how)
+      },
+    })
+    const { home } = ledger
+    const [planning, cleaning] = [1, 2].map(() => openTestLedger({ home, host: slow }))
+    const dry = planning!.reconcile({ dryRun: true })
+    await expect.poll(() => fenced).toEqual([true])
+    const real = cleaning!.reconcile()
+    // It waits for its turn, with the plan in hand.
+    await new Promise((resolve) => setTimeout(resolve, 30))
+    expect(fenced).toEqual([true])
+    look.resolve()
+    expect(await dry).toMatchObject([{ result: 'cleaned', dryRun: true }])
+    expect(await real).toMatchObject([
+      { result: 'cleaned', dryRun: false, released: [{ outcome: 'released' }] },
+    ])
     expect(world.standing()).toEqual([])
   })
 
