@@ -150,7 +150,7 @@ describe('a claim of this process', () => {
     })
     expect(words('1:1')).toEqual(['dead', 'dead'])
     // The same pid of another time or another boot is another process: what runs here says nothing of it.
-    for (const change of [{ startTime: '1' }, { bootId: 'another-boot' }]) {
+    for (const change of [{ startTime: 987_654_321 }, { bootId: 'another-boot' }]) {
       const stranger = { ...host.self(), ...change }
       const state = vm.state()
       const context = { ...state.context, claim: { ...claim, process: stranger } }

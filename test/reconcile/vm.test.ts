@@ -5,6 +5,7 @@ import type { Driver, Host } from '../../src/host/port.ts'
 import { type Fault, simulatedHost, World } from '../../src/testing/index.ts'
 import { tap } from '../../src/host/resources.ts'
 import { openTestLedger, temporaryHome } from '../support/ledgers.ts'
+import { withMethods } from '../support/simulated-machine.ts'
 
 /** Supervisors of one machine and one home; each is a process of its own there. */
 function machine() {
