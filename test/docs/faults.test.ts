@@ -20,11 +20,10 @@ const numbers = (section: string): number[] => {
   return [...named].map((fault) => Number(fault.slice(section.length)))
 }
 
-test('there is a row for every fault that concerns cleanup', () => {
-  expect(numbers('3.1#')).toEqual([
-    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 21, 22, 23, 25, 27, 28,
-  ])
-  expect(numbers('3.2#')).toEqual([3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 15])
+test('there is a row for every fault', () => {
+  const upTo = (last: number): number[] => Array.from({ length: last }, (_, index) => index + 1)
+  expect(numbers('3.1#')).toEqual(upTo(30))
+  expect(numbers('3.2#')).toEqual(upTo(15))
 })
 
 test.each(rows)('$fault is caught in $file', ({ file, title }) => {

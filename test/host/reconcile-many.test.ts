@@ -6,6 +6,7 @@ import { join, resolve } from 'node:path'
 import { expect, test } from 'vitest'
 import { linuxHost } from '../../src/host/linux/host.ts'
 import { openLedger } from '../../src/ledger.ts'
+import { runCli } from '../cli/cli.ts'
 import { temporaryDirectory } from '../support/temporary.ts'
 
 const vms = 100
@@ -58,6 +59,64 @@ test(
     } finally {
       ledger.close()
     }
+  },
+)
+
+/** What the calls of a trace changed beside SQLite's own files, and the command lines that were begun. */
+function seenIn(trace: string) {
+  const calls = readFileSync(trace, 'utf8')
+    .split('\n')
+    .filter((line) => /^\d+ +\w+\(/.test(line) && !/ = -1 /.test(line))
+  const own = /state\.db-(wal|shm|journal)"/
+  const [begun, changes] = [true, false].map((is) =>
+    calls.filter((line) => line.includes(' execve(') === is),
+  )
+  return {
+    changes: changes!.filter((line) => !own.test(line)),
+    programs: begun!.map((line) => {
+      const [, list = line] = /execve\("[^"]*", \[([^\]]*)\]/.exec(line) ?? []
+      return list.replaceAll(/"|,/g, '')
+    }),
+  }
+}
+
+test(
+  'a second gc changes no position, runs no command that changes anything, and moves nothing in the home',
+  { timeout: 120_000 },
+  async () => {
+    const directory = temporaryDirectory('vmledger-second-')
+    const home = join(directory, 'home')
+    const child = spawn(process.execPath, [fleet, home, '3'], { stdio: 'inherit' })
+    await new Promise((done) => child.once('exit', done))
+    const traced = async (name: string) => {
+      const trace = join(directory, name)
+      const calls =
+        'execve,unlink,unlinkat,rename,renameat,renameat2,mkdir,mkdirat,rmdir,link,linkat,symlink,symlinkat'
+      const before = ['strace', '-f', '-qq', '-s', '4096', '-o', trace, '-e', `trace=${calls}`]
+      expect(
+        await runCli(['gc'], { home, before: [...before, '-e', 'signal=none', '--'] }),
+      ).toMatchObject({
+        code: 0,
+        stderr: '',
+      })
+      return seenIn(trace)
+    }
+    const head = async () => (await runCli(['head', '--json'], { home })).stdout
+    const isReading = (program: string): boolean =>
+      program.startsWith(process.execPath) ||
+      /^flock -n /.test(program) ||
+      /^ip -j (-d )?link( show dev \S+)?$/.test(program) ||
+      /^nft (-\w )*list /.test(program)
+    const first = await traced('first')
+    // Or this test sees nothing.
+    expect(first.programs.filter((program) => !isReading(program))).not.toEqual([])
+    expect(first.changes).not.toEqual([])
+    expect(devices()).toEqual([])
+    const position = await head()
+    const second = await traced('second')
+    expect(second.programs.filter((program) => !isReading(program))).toEqual([])
+    expect(second.changes).toEqual([])
+    expect(await head()).toBe(position)
   },
 )
 
