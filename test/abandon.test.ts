@@ -212,22 +212,23 @@ describe('refused, and nothing is changed, is to abandon', () => {
   })
 })
 
-describe('a TAP that is given up while a command of its dead creator may still make it', () => {
-  async function late() {
-    const { world, home, supervisor } = machine()
-    const owner = supervisor()
-    owner.host.faults.on({ operation: 'create', kind: 'tap', outcome: 'slow', times: 1 })
-    const making = netVm(owner.ledger, 'a').catch(() => undefined)
-    await expect.poll(() => owner.host.commands.at(-1)?.kind).toBe('tap')
-    owner.host.crash('later')
-    const { ledger } = supervisor()
-    await ledger.reconcile()
-    await ledger.abandon('a', 'tap:tap-a', said)
-    return { world, home, ledger, making }
-  }
+/** The command of a dead creator that makes a TAP is still in flight, and the TAP is given up. */
+async function stillMade() {
+  const { world, home, supervisor } = machine()
+  const owner = supervisor()
+  owner.host.faults.on({ operation: 'create', kind: 'tap', outcome: 'slow', times: 1 })
+  const making = netVm(owner.ledger, 'a').catch(() => undefined)
+  await expect.poll(() => owner.host.commands.at(-1)?.kind).toBe('tap')
+  owner.host.crash('later')
+  const { ledger } = supervisor()
+  await ledger.reconcile()
+  await ledger.abandon('a', 'tap:tap-a', said)
+  return { world, home, ledger, making }
+}
 
+describe('a TAP that is given up while a command of its dead creator may still make it', () => {
   test('keeps its octet until the command has ended and the TAP is seen gone', async () => {
-    const { world, home, ledger, making } = await late()
+    const { world, home, ledger, making } = await stillMade()
     expect(world.standing().map(({ kind }) => kind)).not.toContain('tap')
     await ledger.reconcile()
     expect(octets(home)).toEqual([100])
@@ -242,7 +243,7 @@ describe('a TAP that is given up while a command of its dead creator may still m
   })
 
   test('keeps the lock file that the command holds, so that whoever comes next still meets it', async () => {
-    const { world, ledger, making } = await late()
+    const { world, ledger, making } = await stillMade()
     if (ledger.vm('a').state().phase !== 'cleaned') await ledger.abandon('a', 'directory:.', said)
     expect(ledger.vm('a').state().phase).toBe('cleaned')
     expect(world.read().lockFiles.filter((path) => path.includes('/locks/a.'))).toHaveLength(2)

@@ -20,8 +20,9 @@ const numbers = (section: string): number[] => {
   return [...named].map((fault) => Number(fault.slice(section.length)))
 }
 
+const upTo = (last: number): number[] => Array.from({ length: last }, (_, index) => index + 1)
+
 test('there is a row for every fault', () => {
-  const upTo = (last: number): number[] => Array.from({ length: last }, (_, index) => index + 1)
   expect(numbers('3.1#')).toEqual(upTo(30))
   expect(numbers('3.2#')).toEqual(upTo(15))
 })

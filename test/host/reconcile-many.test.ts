@@ -80,6 +80,13 @@ function seenIn(trace: string) {
   }
 }
 
+/** A program of the tests, a look at the host, or a lock that is taken. */
+const isReading = (program: string): boolean =>
+  program.startsWith(process.execPath) ||
+  program.startsWith('flock -n ') ||
+  /^ip -j (-d )?link( show dev \S+)?$/.test(program) ||
+  /^nft (-\w )*list /.test(program)
+
 test(
   'a second gc changes no position, runs no command that changes anything, and moves nothing in the home',
   { timeout: 120_000 },
@@ -102,11 +109,6 @@ test(
       return seenIn(trace)
     }
     const head = async () => (await runCli(['head', '--json'], { home })).stdout
-    const isReading = (program: string): boolean =>
-      program.startsWith(process.execPath) ||
-      /^flock -n /.test(program) ||
-      /^ip -j (-d )?link( show dev \S+)?$/.test(program) ||
-      /^nft (-\w )*list /.test(program)
     const first = await traced('first')
     // Or this test sees nothing.
     expect(first.programs.filter((program) => !isReading(program))).not.toEqual([])

@@ -505,11 +505,10 @@ test('that a file is gone is recorded only once both directories are durable', a
   onTestFinished(() => void db.close())
   const recorded = db.prepare("SELECT 1 FROM events WHERE type = 'image.reclaimed'")
   const synced: { folder: string; isRecorded: boolean }[] = []
-  const real = prototype.sync
   const spy = vi.spyOn(prototype, 'sync').mockImplementation(function (this: FileHandle) {
     const folder = basename(readlinkSync(`/proc/self/fd/${this.fd}`))
     if (isGone()) synced.push({ folder, isRecorded: recorded.get() !== undefined })
-    return real.call(this)
+    return this.datasync()
   })
   onTestFinished(() => spy.mockRestore())
   expect(await collect(cache)).toMatchObject({ reclaimed: 1 })

@@ -169,11 +169,11 @@ describe('close()', () => {
     owner.host.crash('never')
     const { host, ledger } = supervisor()
     const fenced: (boolean | undefined)[] = []
-    const look = Promise.withResolvers<void>()
+    const looking: (() => void)[] = []
     const slow = withMethods(host, {
       fence: async (place, how) => {
         fenced.push(how?.dryRun)
-        if (how?.dryRun === true) await look.promise
+        if (how?.dryRun === true) await new Promise<void>((resolve) => looking.push(resolve))
         return host.fence(place, how)
       },
     })
@@ -185,7 +185,7 @@ describe('close()', () => {
     // It waits for its turn, with the plan in hand.
     await new Promise((resolve) => setTimeout(resolve, 30))
     expect(fenced).toEqual([true])
-    look.resolve()
+    for (const look of looking) look()
     expect(await dry).toMatchObject([{ result: 'cleaned', dryRun: true }])
     expect(await real).toMatchObject([
       { result: 'cleaned', dryRun: false, released: [{ outcome: 'released' }] },

@@ -13,5 +13,5 @@ await openLedger({
   disk: false,
   ...(reserve === '' ? { reserveBytes: 0 } : {}),
 }).createVm({ id, backend: 'test' })
-for (let left = 500; reserve !== '' && !isMade() && left > 0; left--) await sleep(10)
+if (reserve !== '') for (let left = 500; !isMade() && left > 0; left--) await sleep(10)
 process.kill(process.pid, 'SIGKILL')
