@@ -3,7 +3,7 @@ import { constants } from 'node:fs'
 import { copyFile, open, unlink, type FileHandle } from 'node:fs/promises'
 import { isAbsolute } from 'node:path'
 import type { HeldResource } from '../../contract/state.ts'
-import type { Created, Driver, DriverContext, Failure, Observed, Released } from '../port.ts'
+import type { Created, Driver, DriverContext, Failure, Observed, Place, Released } from '../port.ts'
 import {
   absent,
   bad,
@@ -23,6 +23,7 @@ import { observedBy, withHolder } from './holder.ts'
 import { fdsOf } from './network.ts'
 import { makeFile, partialOf } from './new-file.ts'
 import { describePid, openersOf } from './proc.ts'
+import { usedUnseen } from './unseen.ts'
 
 const copyMsMax = 600_000
 
@@ -58,7 +59,7 @@ export const regularFileDriver = (kind: string, make: Make): Driver => ({
 
   async release({ place }, held): Promise<Released> {
     try {
-      return await withHolder(place, held.name, (dir, last) => giveBack(dir, last, held))
+      return await withHolder(place, held.name, (dir, last) => giveBack(place, dir, last, held))
     } catch (error) {
       return codeOf(error) === 'ENOENT' ? absent : badBy(failureOf(error))
     }
@@ -130,7 +131,12 @@ async function lookIn(dir: Dir, name: string, held: HeldResource): Promise<Obser
 
 const isPartial = (held: HeldResource): boolean => held.identity?.['partial'] === true
 
-async function giveBack(dir: Dir, name: string, held: HeldResource): Promise<Released> {
+async function giveBack(
+  place: Place,
+  dir: Dir,
+  name: string,
+  held: HeldResource,
+): Promise<Released> {
   const seen = await lookIn(dir, name, held)
   if (seen.outcome === 'absent') return absent
   if (seen.outcome !== 'present') return bad('unverified', seen.error)
@@ -143,6 +149,8 @@ async function giveBack(dir: Dir, name: string, held: HeldResource): Promise<Rel
         'busy',
         failure('BUSY', `${held.name} is open in ${users.map(describePid).join(', ')}`),
       )
+    const unseen = await usedUnseen('file', place, dir, entry, found)
+    if (unseen !== null) return unseen
     await unlink(at(dir, entry))
   }
   await dir.handle.sync()

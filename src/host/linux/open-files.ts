@@ -94,13 +94,13 @@ function mappedBy(pid: number, extension: string): NeededFile[] {
 }
 
 /** `1: OFDLCK ADVISORY WRITE -1 fe:01:1234 0 EOF`. Locks of open files show from other pid namespaces too. */
-function lockedFiles(): NeededFile[] {
-  return [...text('/proc/locks').matchAll(/ [0-9a-f]+:[0-9a-f]+:(\d+) /g)].map(([, inode]) => ({
-    dev: null,
-    ino: BigInt(inode ?? 0),
-    why: 'a process holds a lock on it',
-  }))
-}
+export const lockedInodes = (): bigint[] =>
+  [...text('/proc/locks').matchAll(/ [0-9a-f]+:[0-9a-f]+:(\d+) /g)].map(([, inode]) =>
+    BigInt(inode ?? 0),
+  )
+
+const lockedFiles = (): NeededFile[] =>
+  lockedInodes().map((ino) => ({ dev: null, ino, why: 'a process holds a lock on it' }))
 
 /** The kernel itself has them open, so that no process shows it. */
 export const loopFiles = (blockDevices = '/sys/block'): NeededFile[] =>

@@ -21,6 +21,7 @@ import { at, fileIdentity, isSameFile, lookAt, type Dir } from './descriptors.ts
 import { observedBy, withHolder } from './holder.ts'
 import { describePid } from './proc.ts'
 import { socketUsers } from './sockets.ts'
+import { usedUnseen } from './unseen.ts'
 
 /** `sun_path` without its NUL; elsewhere than on Linux it is shorter. */
 const pathBytesMax = process.platform === 'linux' ? 107 : 103
@@ -94,6 +95,8 @@ async function giveBack(
     const by = users.length === 0 ? 'a process' : users.map(describePid).join(', ')
     return bad('busy', failure('BUSY', `${held.name} is open in ${by}`))
   }
+  const unseen = await usedUnseen('socket', place, dir, name, found)
+  if (unseen !== null) return unseen
   await unlink(at(dir, name))
   await dir.handle.sync()
   return confirmedBy(await lookIn(dir, name, held))
