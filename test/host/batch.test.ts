@@ -263,3 +263,28 @@ async function holderOf(name: string): Promise<ChildProcess> {
   await until(() => ip('link', 'show', 'dev', name).includes('LOWER_UP'))
   return child
 }
+
+test.each([
+  ['nft_table', 'nft', 'sleep 60'],
+  // The list is refused, and the look at the first of them hangs.
+  ['tap', 'ip', 'case "$*" in "-j -d link") exit 2;; esac; sleep 60'],
+] as const)(
+  'a %s command that hangs (%s: %s) is waited for once, not once for each',
+  { timeout: 60_000 },
+  async (kind, command, body) => {
+    const { driver, nameOf, standing } = kinds[kind]
+    const requests = await Promise.all(
+      Array.from({ length: 4 }, (_, number) => make(driver, nameOf(`x${number}`), number)),
+    )
+    const before = performance.now()
+    const answers = await withCommand(
+      command,
+      body,
+      () => driver.releaseMany?.(requests) ?? Promise.resolve([]),
+    )
+    expect(performance.now() - before).toBeLessThan(13_000)
+    const stuck = ['unverified', 'TIMEOUT']
+    expect(outcomes(answers)).toEqual([stuck, stuck, stuck, stuck])
+    expect(standing()).toHaveLength(4)
+  },
+)

@@ -12,7 +12,7 @@ import { testPlace } from '../support/temporary.ts'
 const nobody = 65_534
 let place: Place
 const children: ChildProcess[] = []
-let withoutPerl: readonly string[]
+let withoutPerl: string[]
 
 beforeEach(() => {
   place = testPlace()
@@ -54,7 +54,7 @@ const opened = (path: string, and = '') =>
   ofRoot('perl', ['-e', `open(F, '+<', '${path}') or die; ${and} $| = 1; print "x\n"; sleep 60`])
 const locked = 'flock(F, 2) or die;'
 
-const release = (kind: 'file' | 'socket', name: string, as = asNobody) =>
+const release = (kind: 'file' | 'socket', name: string, as: readonly string[] = asNobody) =>
   actThrough(as, { home: place.home, vmId: place.vmId, act: 'release', kind, name })
 
 test('a file that a process of root has open is busy to its owner, and his when that has ended', async () => {

@@ -30,12 +30,16 @@ export function outcomeOf(code: string): BadOutcome {
 
 /** A command that may still make what it was told to: nothing can be said about its result. */
 const stillRunning = 'STILL_RUNNING'
+const timeout = 'TIMEOUT'
+
+/** The command hangs: to ask it again, about something else, would only take as long again. */
+export const isStuck = ({ code }: Failure): boolean => code === stillRunning || code === timeout
 
 /** Why a command did not do it: denied or busy where the kernel said so, else failed. */
 export function commandFailure(command: string, result: CommandResult): Failure {
   if (result.missing) return failure('COMMAND_MISSING', `\`${command}\` is not installed`)
   if (!result.ended) return failure(stillRunning, `${command} cannot be ended`)
-  if (result.timedOut) return failure('TIMEOUT', `${command} did not end in time: ${result.stderr}`)
+  if (result.timedOut) return failure(timeout, `${command} did not end in time: ${result.stderr}`)
   const said = result.stderr === '' ? `exit ${result.code ?? result.signal}` : result.stderr
   return failure(codeIn(result.stderr), `${command}: ${said}`)
 }

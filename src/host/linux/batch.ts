@@ -3,7 +3,7 @@ import { assert } from '../../contract/errors.ts'
 import type { Identity } from '../../contract/resources.ts'
 import { inBatches } from '../batches.ts'
 import type { Failure, Observed, Released, ReleaseRequest } from '../port.ts'
-import { bad, badBy, confirmedBy, failure, settledBy } from './answers.ts'
+import { bad, badBy, confirmedBy, failure, isStuck, settledBy } from './answers.ts'
 
 /** What stands under one name, or why that cannot be told. */
 export type Look<Found> = { readonly found: Found | null } | { readonly error: Failure }
@@ -85,30 +85,36 @@ async function removeAll<Found>(batch: Batch<Found>, targets: readonly Target[],
     batch,
     targets.map(({ request }) => request),
   )
+  let stuck = problem !== null && isStuck(problem)
   for (const [request, { seen }] of after) {
     const answer = confirmedBy(seen)
     if (answer.outcome === 'released' || problem === null) answers.set(request, answer)
     // One that is absent or refused may stop the others of its command: then each gets its own.
-    else if (targets.length > 1) answers.set(request, await releaseOne(batch, request))
-    else answers.set(request, badBy(problem))
+    else if (targets.length > 1 && !stuck) {
+      const alone = await releaseOne(batch, request)
+      stuck = alone.error !== null && isStuck(alone.error)
+      answers.set(request, alone)
+    } else answers.set(request, badBy(problem))
   }
 }
 
 type Seen<Found> = { readonly seen: Observed; readonly found: Found | null }
 
-/** One listing for several; where that cannot be read, a look at each. */
+/** One listing for several; where that cannot be read, a look at each, until one of them gets no answer in time. */
 async function observeAll<Found>(
   batch: Batch<Found>,
   requests: readonly ReleaseRequest[],
 ): Promise<Map<ReleaseRequest, Seen<Found>>> {
   const all = new Map<ReleaseRequest, Seen<Found>>()
   const listing = requests.length > 1 ? await batch.lookAtAll() : null
+  let stuck = listing !== null && 'error' in listing && isStuck(listing.error) ? listing : null
   for (const request of requests) {
     const { name } = request.held
     const look =
       listing !== null && 'all' in listing
         ? { found: listing.all.get(name) ?? null }
-        : await batch.look(name)
+        : (stuck ?? (await batch.look(name)))
+    if ('error' in look && isStuck(look.error)) stuck = look
     const found = 'found' in look ? look.found : null
     all.set(request, { seen: batch.judge(request, look), found })
   }
