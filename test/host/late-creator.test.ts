@@ -12,18 +12,30 @@ import { until } from '../support/run-act.ts'
 import { assertOwnNamespaces } from './guard.ts'
 
 const slowSeconds = 2
+const script = join(import.meta.dirname, '../support/unheld-supervisor.ts')
 
 afterEach(assertOwnNamespaces)
 
+const slowIp = (begun: string): string =>
+  `case "$1" in -batch) text=$(cat); : >"${begun}"; sleep ${slowSeconds}; echo "$text" | ip "$@";; *) exec ip "$@";; esac`
+
+const demoSupervisor = (home: string, image: string): string[] => {
+  const [outer = ''] = (process.env['VMLEDGER_OUTER_NS'] ?? '').split(' ')
+  return [cli, 'demo-supervisor', home, image, outer]
+}
+
 /** The home of a supervisor that was killed while `body`, in place of the command, was at work. */
-async function diesDuring(command: string, body: (begun: string) => string): Promise<string> {
+async function diesDuring(
+  command: string,
+  body: (begun: string) => string,
+  program: (home: string, image: string) => string[] = demoSupervisor,
+): Promise<string> {
   const directory = temporaryDirectory()
   const [home, image, begun] = ['home', 'image.ext4', 'begun'].map((name) =>
     join(directory, name),
   ) as [string, string, string]
   writeFileSync(image, Buffer.alloc(64 * 1024, 'vmledger'))
-  const [outer = ''] = (process.env['VMLEDGER_OUTER_NS'] ?? '').split(' ')
-  const supervisor = spawn(process.execPath, [cli, 'demo-supervisor', home, image, outer], {
+  const supervisor = spawn(process.execPath, program(home, image), {
     stdio: ['ignore', 'ignore', 'inherit'],
     env: {
       ...process.env,
@@ -68,11 +80,7 @@ async function leavesNothing(home: string): Promise<void> {
 }
 
 test('a TAP that is still being made is busy, its subnet stays taken, and later both go', async () => {
-  const home = await diesDuring(
-    'ip',
-    (begun) =>
-      `case "$1" in -batch) text=$(cat); : >"${begun}"; sleep ${slowSeconds}; echo "$text" | ip "$@";; *) exec ip "$@";; esac`,
-  )
+  const home = await diesDuring('ip', slowIp)
   const { code, line } = await gc(home)
   expect(devices()).toEqual(['lo']) // or the test came too late to test anything
   expect(code).toBe(exitCodes.partial)
@@ -106,3 +114,21 @@ test('a rootfs that is still being copied is busy, its directory stays, and late
   expect(readdirSync(join(home, 'trash'))).toEqual([])
   await leavesNothing(home)
 })
+
+// The control: what keeps gc waiting is the lock that a helper inherits, and nothing else.
+test.each(['held', 'unheld'])(
+  'a TAP still being made by a helper whose lock is %s stays only without it',
+  async (how) => {
+    const home = await diesDuring('ip', slowIp, (at) => [script, at, 'tap-late', how])
+    const { code, line } = await gc(home)
+    expect(devices()).toEqual(['lo']) // or the test came too late to test anything
+    expect([code, line.result]).toEqual(
+      how === 'held' ? [exitCodes.partial, 'failed'] : [exitCodes.ok, 'cleaned'],
+    )
+    await until(() => devices().includes('tap-late'))
+    if (how === 'held') return leavesNothing(home)
+    await gc(home)
+    expect(devices()).toEqual(['lo', 'tap-late'])
+    execFileSync('ip', ['link', 'del', 'dev', 'tap-late'])
+  },
+)
