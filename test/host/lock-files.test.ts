@@ -1,13 +1,14 @@
 // Lock files that a killed cleaner left go with the next pass, but never one that somebody holds.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, rmdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
+import { tryLock } from '../../src/host/linux/lock-file.ts'
 import { lockHolders } from '../../src/host/linux/proc.ts'
 import { openLedger } from '../../src/ledger.ts'
 import { until } from '../support/run-act.ts'
-import { temporaryDirectory } from '../support/temporary.ts'
+import { temporaryDirectory, testPlace } from '../support/temporary.ts'
 
 test('a pass removes lock files of cleaned VMs that nobody holds, and no others', async () => {
   const home = temporaryDirectory('vmledger-locks-')
@@ -34,4 +35,30 @@ test('a pass removes lock files of cleaned VMs that nobody holds, and no others'
   } finally {
     ledger.close()
   }
+})
+
+test.each(['that leads nowhere', 'to a file'])(
+  'a link %s in place of a lock file is no lock, and nothing is made or locked behind it',
+  async (kind) => {
+    const { home, vmmLock } = testPlace()
+    const elsewhere = join(home, 'elsewhere')
+    if (kind === 'to a file') writeFileSync(elsewhere, '')
+    symlinkSync(elsewhere, vmmLock)
+    const attempt = await tryLock(vmmLock, home, 'exclusive')
+    expect(attempt).toMatchObject({
+      state: 'unavailable',
+      because: expect.stringContaining('ELOOP'),
+    })
+    expect(existsSync(elsewhere)).toBe(kind === 'to a file')
+  },
+)
+
+test('a link in place of the directory of locks is no place for one', async () => {
+  const { home, vmmLock } = testPlace()
+  const elsewhere = join(home, 'elsewhere')
+  mkdirSync(elsewhere)
+  rmdirSync(join(home, 'locks'))
+  symlinkSync(elsewhere, join(home, 'locks'))
+  expect(await tryLock(vmmLock, home, 'exclusive')).toMatchObject({ state: 'unavailable' })
+  expect(readdirSync(elsewhere)).toEqual([])
 })

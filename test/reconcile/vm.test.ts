@@ -127,6 +127,23 @@ test('of two processes the living one is not signalled because the other is dead
   expect(standing(world, 'process').map((p) => Number(p.name))).toEqual([alive.pid])
 })
 
+test('a VMM without a lock whose pid was never recorded is unknown, and kept', async () => {
+  const { world, supervisor } = machine()
+  const owner = supervisor()
+  const vm = await owner.ledger.createVm({ backend: 'test' })
+  for (const type of ['vm.created', 'vm.starting'] as const) await vm.record({ type })
+  owner.host.faults.on({ operation: 'spawn', outcome: 'crash_after' })
+  await expect(vm.spawn('vmm', [], { lock: 'none' })).rejects.toMatchObject({
+    name: 'SimulatedCrash',
+  })
+  expect(standing(world, 'process')).toHaveLength(1)
+  for (const dryRun of [true, false])
+    expect(await supervisor().ledger.reconcile({ dryRun })).toMatchObject([
+      { result: 'kept', isUnknown: true, released: [] },
+    ])
+  expect(standing(world, 'process')).toHaveLength(1)
+})
+
 describe('one bad VM', () => {
   test('whose driver throws is failed, and the others are cleaned', async () => {
     const { supervisor } = machine()
