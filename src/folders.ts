@@ -1,5 +1,5 @@
 /** The folders of a home, made on first use and given to its owner. */
-import { mkdirSync, type Stats, statSync } from 'node:fs'
+import { lstatSync, mkdirSync, type Stats, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { LedgerError } from './contract/errors.ts'
 import { giveTo } from './events/owner.ts'
@@ -10,7 +10,8 @@ export function makeFolders(home: string): void {
   const owner: Stats = statSync(home)
   for (const folder of homeFolders) {
     const path = join(home, folder)
-    const found = statSync(path, { throwIfNoEntry: false })
+    // A link is followed nowhere below a home: what lies behind it is not ours to delete.
+    const found = lstatSync(path, { throwIfNoEntry: false })
     if (found?.isDirectory() === false)
       throw new LedgerError('IO_ERROR', `${path} is not a directory; move it away and try again`)
     if (mkdirSync(path, { recursive: true, mode: 0o700 }) !== undefined) giveTo(path, owner)

@@ -9,6 +9,7 @@ import {
   readFileSync,
   rmdirSync,
   statSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
@@ -397,10 +398,14 @@ describe('3, 4 and 75', () => {
 })
 
 describe('1, failure', () => {
-  test('a file where a folder of the home should be', async () => {
+  test.each([
+    ['a file', (path: string) => writeFileSync(path, '')],
+    ['a link to a directory', (path: string) => symlinkSync(temporaryDirectory(), path)],
+    ['a link that leads nowhere', (path: string) => symlinkSync('/nowhere', path)],
+  ])('%s where a folder of the home should be', async (_, put) => {
     const machine = await populated()
     rmdirSync(join(machine.home, 'trash'))
-    writeFileSync(join(machine.home, 'trash'), '')
+    put(join(machine.home, 'trash'))
     const ended = await runCli(['gc', '--json'], { machine })
     expect(ended.code).toBe(1)
     expect(ended.stderr).toContain(`${join(machine.home, 'trash')} is not a directory`)

@@ -281,3 +281,38 @@ test('without a home, or behind a link, nothing is listed', async () => {
   symlinkSync(dirname(place.stateDir), join(elsewhere, 'vms'))
   expect(await driver.list?.(elsewhere, ledgerId)).toMatchObject({ outcome: 'unknown' })
 })
+
+test('what stands in its place is named with its path and what to do', async () => {
+  const identity = await make()
+  renameSync(place.stateDir, join(place.home, 'moved'))
+  const remedy = expect.stringMatching(new RegExp(`^${place.stateDir} .*move it away$`)) as unknown
+  for (const put of [
+    () => symlinkSync(join(place.home, 'moved'), place.stateDir),
+    () => writeFileSync(place.stateDir, ''),
+    () => mkdirSync(place.stateDir),
+  ]) {
+    put()
+    const error = { code: 'NOT_OURS', message: remedy }
+    expect(await driver.release(context, held(identity))).toEqual({ outcome: 'unverified', error })
+    renameSync(place.stateDir, join(place.home, `aside-${Math.random()}`))
+  }
+})
+
+test.each(['a link', 'a file'])(
+  '%s in place of the trash is named, and nothing goes',
+  async (kind) => {
+    const identity = await make()
+    const elsewhere = join(place.home, 'elsewhere')
+    mkdirSync(elsewhere)
+    writeFileSync(join(elsewhere, `${place.vmId}.theirs`), 'kept')
+    rmdirSync(place.trashDir)
+    if (kind === 'a link') symlinkSync(elsewhere, place.trashDir)
+    else writeFileSync(place.trashDir, '')
+    const message = expect.stringContaining(`${place.trashDir} is a link or a file`) as unknown
+    const error = { code: 'NOT_OURS', message }
+    expect(await driver.release(context, held(identity))).toEqual({ outcome: 'unverified', error })
+    await expect(emptyTrash(place.trashDir, 1_000)).rejects.toMatchObject(error)
+    expect(readdirSync(elsewhere)).toEqual([`${place.vmId}.theirs`])
+    expect(existsSync(place.stateDir)).toBe(true)
+  },
+)

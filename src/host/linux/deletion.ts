@@ -62,9 +62,9 @@ async function moveAway(parent: Dir, name: string, trash: Dir, unique: string, e
  * there was something.
  */
 export async function finishTrashOf(place: Place, parent: Dir | null): Promise<boolean> {
-  const beside = parent === null ? null : await openDirOrNull(at(parent, besideName(place)))
+  const beside = parent === null ? null : await openTrashOrNull(at(parent, besideName(place)))
   let found = false
-  for (const trash of [await openDirOrNull(place.trashDir), beside]) {
+  for (const trash of [await openTrashOrNull(place.trashDir), beside]) {
     if (trash === null) continue
     try {
       found = (await finishIn(trash, `${place.vmId}.`)) || found
@@ -106,7 +106,7 @@ export const trashBeside = (directory: string, ledgerId: string): string =>
 
 /** Deletes whatever lies in the trash, for about `budgetMs`. */
 export async function emptyTrash(trashDir: string, budgetMs: number): Promise<Emptied> {
-  const trash = await openDirOrNull(trashDir)
+  const trash = await openTrashOrNull(trashDir)
   if (trash === null) return { removed: 0, left: 0, failures: [] }
   const failures: Failure[] = []
   const deadline = performance.now() + budgetMs
@@ -131,14 +131,23 @@ export async function emptyTrash(trashDir: string, budgetMs: number): Promise<Em
 async function openTrash(place: Trash, parent: Dir): Promise<Dir> {
   const home = await openDir(dirname(place.trashDir))
   try {
-    const trash = await makeDir(home, basename(place.trashDir))
+    const trash = await makeTrash(home, basename(place.trashDir), place.trashDir)
     const [ours, theirs] = await Promise.all([trash.handle.stat(), parent.handle.stat()])
     if (ours.dev === theirs.dev && mountOf(trash) === mountOf(parent)) return trash
     await trash.handle.close()
   } finally {
     await home.handle.close()
   }
-  return makeDir(parent, besideName(place))
+  const beside = besideName(place)
+  return makeTrash(parent, beside, beside)
+}
+
+async function makeTrash(parent: Dir, name: string, path: string): Promise<Dir> {
+  try {
+    return await makeDir(parent, name)
+  } catch (error) {
+    throw error instanceof NotOurs ? notTrash(path) : error
+  }
 }
 
 /** A directory of ours: made unless it stands, never a link, owned as its parent is. */
@@ -187,11 +196,14 @@ export const mountPoints = (mountinfo: string): string[] =>
 
 const besideName = (place: Pick<Trash, 'ledgerId'>): string => `.vmledger-trash-${place.ledgerId}`
 
-async function openDirOrNull(path: string | Buffer): Promise<Dir | null> {
+async function openTrashOrNull(path: string | Buffer): Promise<Dir | null> {
   try {
-    return await openDir(path)
+    return await openStrictly(path)
   } catch (error) {
     if (codeOf(error) === 'ENOENT') return null
-    throw error
+    throw error instanceof NotOurs ? notTrash(path.toString()) : error
   }
 }
+
+const notTrash = (path: string): NotOurs =>
+  new NotOurs(`${path} is a link or a file, and should be the directory of trash: move it away`)

@@ -140,15 +140,17 @@ async function lookIn(
 ): Promise<Observed> {
   const found = await lookAt(parent, name)
   if (found === null) return { outcome: 'absent' }
-  if (!found.isDirectory()) return foreign(`${held.name} is no directory`)
+  const path = join(place.stateDir, held.name)
+  if (!found.isDirectory())
+    return foreign(`${path} is no directory, but a link or a file: move it away`)
   if (held.identity !== null) {
     if (isSameFile(held.identity, found))
       return { outcome: 'present', identity: fileIdentity(found) }
-    return foreign(`${held.name} is another directory than the one that was made`)
+    return foreign(`${path} is another directory than the one that was made: move it away`)
   }
   return (await isMarked(place, parent, name))
     ? { outcome: 'present', identity: fileIdentity(found) }
-    : foreign(`${held.name} does not carry our tag`)
+    : foreign(`${path} does not carry our tag: if it is not the VM's, move it away`)
 }
 
 async function giveBack(context: DriverContext, held: HeldResource): Promise<Released> {
@@ -163,7 +165,7 @@ async function giveBack(context: DriverContext, held: HeldResource): Promise<Rel
     const found = await lookAt(parent, last)
     if (found === null) return
     if (seen.outcome !== 'present' || !isSameFile(seen.identity, found))
-      throw new NotOurs(`${held.name} was swapped meanwhile`)
+      throw new NotOurs(`${join(place.stateDir, held.name)} was swapped meanwhile`)
     await deleteDirectory(place, parent, last, found)
     await parent.handle.sync()
   })
