@@ -12,13 +12,10 @@ const vm = await ledger.createVm({ id: 'one', backend: 'test' })
 await vm.acquire(tap({ name }))
 
 function unheld(host: Host): Host {
-  const withoutLock = (driver: Driver): Driver => ({
-    ...driver,
-    create: (context, resource) => driver.create({ ...context, hold: null }, resource),
-  })
   const driver = (kind: string): Driver | null => {
     const found = host.driver(kind)
-    return found === null ? null : withoutLock(found)
+    if (found === null) return null
+    return { ...found, create: (context, made) => found.create({ ...context, hold: null }, made) }
   }
   return { ...host, driver }
 }

@@ -36,7 +36,7 @@ export async function usedUnseen(
 }
 
 /** Some living process does not show its descriptors, or not even itself. */
-export function isAnybodyHidden(): boolean {
+function isAnybodyHidden(): boolean {
   if (process.platform !== 'linux') return false
   try {
     refuseHiddenProcesses()
