@@ -284,7 +284,7 @@ const checksOfLedger = (ledger: Ledger): Check[] => [
       if (unknown.length > 0)
         return warn(some(unknown.map(({ kind, reason }) => `${kind}: ${reason}`)), 'run as root')
       if (reports.length === 0) return pass('all that carries our tag is owned')
-      const names = reports.map(({ kind, name }) => `${kind}:${name}`)
+      const names = reports.map(({ kind, name, path }) => `${kind}:${path ?? name}`)
       return warn(`${reports.length} things are nobody's: ${some(names)}`, 'vmledger gc --orphans')
     },
   },

@@ -5,7 +5,7 @@ import { join, resolve } from 'node:path'
 import type { z } from 'zod'
 import { LedgerError } from './contract/errors.ts'
 import type { RecordedEvent } from './contract/events.ts'
-import { type VmId, vmId as parseVmId, vmStream } from './contract/ids.ts'
+import { type VmId, vmId as parseVmId, vmOfStream, vmStream } from './contract/ids.ts'
 import type { Phase } from './contract/phases.ts'
 import { abandonedResources } from './contract/state.ts'
 import { redactConfig, redactText } from './contract/redact.ts'
@@ -309,6 +309,7 @@ export class Ledger {
       journal: this.hostJournal,
       current: (id) => this.#recorder.current(id),
       uncleaned: () => this.#uncleaned(),
+      newestVm: () => vmOfStream(this.#store.queries.newestVm() ?? ''),
       placeOf: (id) => this.#placeOf(id),
     })
   }

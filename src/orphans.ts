@@ -7,6 +7,7 @@ import type { Driver, Failure, Host, Place, Tagged } from './host/port.ts'
 import { isVolatile } from './host/resources.ts'
 import type { Clock } from './clock.ts'
 import type { HostJournal } from './host-journal.ts'
+import { pathOf, type Sightings, unseenUsers, useOfOrphan } from './orphan-users.ts'
 import { madeElsewhere } from './reconcile/elsewhere.ts'
 import { forgetLocks } from './reconcile/lock-files.ts'
 import type { Versioned } from './recorder.ts'
@@ -25,6 +26,8 @@ export type OrphanReport = {
   /** null where all of the kind could not be listed. */
   readonly name: string | null
   readonly tag: string | null
+  /** Where it lies, of a directory; else null. */
+  readonly path: string | null
   readonly action: 'reported' | 'released' | 'kept' | 'failed' | 'unknown'
   readonly reason: string
   /** `denied` and `failed`: it could not be done; `unknown`: a witness could not be read. */
@@ -42,6 +45,8 @@ export type OrphanDependencies = {
   readonly journal: Pick<HostJournal, 'record' | 'events'>
   readonly current: (vmId: VmId) => Versioned
   readonly uncleaned: () => readonly VmId[]
+  /** The VM that was recorded last, removed or not; null where none ever was. */
+  readonly newestVm: () => VmId | null
   readonly placeOf: (vmId: VmId) => Place
 }
 
@@ -50,7 +55,7 @@ type Orphan = {
   readonly vmId: VmId | null
   readonly history: string | null
 }
-type Seen = ReadonlyMap<string, number>
+type Seen = ReadonlyMap<string, Sightings>
 
 const graceMsDefault = 60_000
 
@@ -66,7 +71,7 @@ export async function findOrphans(
     if (report !== null) reports.push(report)
     for (const thing of found) {
       const judged = judge(thing, deps)
-      if (judged === 'abandoned') reports.push(abandoned(thing))
+      if (judged === 'abandoned') reports.push(abandoned(thing, deps))
       else if (judged !== 'owned') orphans.push(judged)
     }
   }
@@ -118,15 +123,18 @@ function judge(thing: Tagged, { current }: OrphanDependencies): Orphan | 'owned'
   return { thing, vmId, history: `the history of ${vmId} ${said}` }
 }
 
-/** When each thing was first seen, since it was last given back. Of an earlier boot, what a boot takes away is another thing. */
+/** When and from where each thing was first seen, since it was last given back. Of an earlier boot, what a boot takes away is another thing. */
 function seenBefore({ journal, host }: OrphanDependencies): Seen {
   const { bootId } = host.self()
-  const seen = new Map<string, number>()
+  const seen = new Map<string, Map<unknown, number>>()
   for (const event of journal.events()) {
     if (isOf(event, 'orphan.observed')) {
       if (isVolatile(event.data.kind) && event.metadata.bootId !== bootId) continue
       const key = keyOf(event.data)
-      if (!seen.has(key)) seen.set(key, Date.parse(event.recordedAt))
+      const from = event.data.identity['pidNamespace']
+      const sightings = seen.get(key) ?? new Map<unknown, number>()
+      if (!sightings.has(from)) sightings.set(from, Date.parse(event.recordedAt))
+      seen.set(key, sightings)
     } else if (isOf(event, 'orphan.released'))
       for (const key of seen.keys()) if (isNamedBy(key, event.data)) seen.delete(key)
   }
@@ -139,24 +147,30 @@ const isOf = <T extends HostEventType>(
 ): event is RecordedEvent<HostEventType> & RecordedEvent<T> => event.type === type
 
 type Named = Pick<EventData<'orphan.observed'>, 'kind' | 'name' | 'tag'>
-const keyOf = ({ kind, name, tag, identity }: Named & { identity: Identity }): string =>
-  JSON.stringify([kind, name, tag, Object.entries(identity).toSorted(byName)])
+/** Without the pid namespace, which is not of the thing but of who saw it. */
+function keyOf({ kind, name, tag, identity }: Named & { identity: Identity }): string {
+  const { pidNamespace: _, ...own } = identity
+  return JSON.stringify([kind, name, tag, Object.entries(own).toSorted(byName)])
+}
 const byName = ([a]: readonly [string, unknown], [b]: readonly [string, unknown]): number =>
   a < b ? -1 : 1
 const isNamedBy = (key: string, { kind, name, tag }: Named): boolean =>
   key.startsWith(JSON.stringify([kind, name, tag]).slice(0, -1))
 
-/** Once a thing: a second look at the same changes nothing. */
+/** Once a thing and pid namespace: a second look at the same changes nothing. */
 async function observe(
   orphans: readonly Orphan[],
   seen: Seen,
-  { journal }: OrphanDependencies,
+  { journal, host }: OrphanDependencies,
 ): Promise<void> {
-  const fresh = orphans.map(({ thing }) => thing).filter((thing) => !seen.has(keyOf(thing)))
+  const { pidNamespace } = host.self()
+  const fresh = orphans
+    .map(({ thing }) => thing)
+    .filter((thing) => seen.get(keyOf(thing))?.has(pidNamespace) !== true)
   await journal.record(
     fresh.map(({ kind, name, tag, identity }) => ({
       type: 'orphan.observed',
-      data: { kind, name, tag, identity },
+      data: { kind, name, tag, identity: { ...identity, pidNamespace } },
     })),
   )
 }
@@ -167,30 +181,36 @@ async function dealWith(
   { release = false, graceMs = graceMsDefault, dryRun = false }: OrphanOptions,
   deps: OrphanDependencies,
 ): Promise<OrphanReport> {
-  const say = reportOn(thing)
+  const say = reportOn(thing, deps)
+  const sightings = seen.get(keyOf(thing)) ?? new Map<unknown, number>()
   if (history !== null || vmId === null)
     return say(release ? 'kept' : 'reported', `${history}: only a person may give it back`)
   const unknownVm = `no VM ${vmId} was ever recorded here`
   if (!release) return say('reported', `${unknownVm}; gc --orphans gives it back`)
-  const sinceMs = deps.clock.now() - (seen.get(keyOf(thing)) ?? Infinity)
+  const blind = unseenUsers(sightings, deps)
+  if (blind !== null) return say('kept', blind, 'unknown')
+  const sinceMs = deps.clock.now() - (sightings.get(deps.host.self().pidNamespace) ?? Infinity)
   if (sinceMs < graceMs)
     return say(
       'kept',
       `${unknownVm}; it must be seen again ${graceMs / 1000} s after the first time`,
     )
   if (dryRun) return say('reported', `${unknownVm}; it would be given back`)
-  return giveBack(thing, vmId, unknownVm, deps)
+  return giveBack({ thing, vmId, sightings }, unknownVm, deps)
 }
 
 /** Under the VM's locks, so that nobody can be making a VM of this id, or hold what it had. */
 async function giveBack(
-  thing: Tagged,
-  vmId: VmId,
+  {
+    thing,
+    vmId,
+    sightings,
+  }: { readonly thing: Tagged; readonly vmId: VmId; readonly sightings: Sightings },
   reason: string,
   deps: OrphanDependencies,
 ): Promise<OrphanReport> {
   const { host, placeOf, current, journal } = deps
-  const say = reportOn(thing)
+  const say = reportOn(thing, deps)
   const place = placeOf(vmId)
   const fence = await host.fence(place)
   try {
@@ -199,8 +219,11 @@ async function giveBack(
     if (fence.vmm === 'held' || fence.helpers === 'held')
       return say('kept', `a lock of ${vmId} is held: something of it lives`)
     if (current(vmId).version > 0) return say('kept', `a VM ${vmId} was made meanwhile`)
-    const blind = unseenUsers(deps)
+    const blind = unseenUsers(sightings, deps)
     if (blind !== null) return say('kept', blind, 'unknown')
+    const use = await useOfOrphan(thing, deps)
+    if (use.state !== 'unused')
+      return say('kept', use.reason, use.state === 'used' ? null : 'unknown')
     const driver = host.driver(thing.kind)
     if (driver === null) return say('kept', `no driver for ${thing.kind}`)
     const { outcome, error } = await driver.release({ place, hold: null, fence }, heldOf(thing))
@@ -217,17 +240,6 @@ async function giveBack(
   }
 }
 
-/** Who has a thing open is seen in our own pid namespace only. */
-function unseenUsers({ host, uncleaned, current }: OrphanDependencies): string | null {
-  const { pidNamespace } = host.self()
-  for (const id of uncleaned()) {
-    const { owner } = current(id).state.context
-    if (owner !== null && owner.pidNamespace !== pidNamespace)
-      return `${id} was made in another pid namespace: who uses it cannot be seen from here`
-  }
-  return null
-}
-
 /** As its driver would know it, had somebody recorded it. */
 const heldOf = ({ kind, name, identity }: Tagged): HeldResource => ({
   key: resourceKey(kind, name),
@@ -242,15 +254,22 @@ const heldOf = ({ kind, name, identity }: Tagged): HeldResource => ({
 })
 
 const reportOn =
-  ({ kind, name, tag }: Tagged) =>
+  (thing: Tagged, { home }: Pick<OrphanDependencies, 'home'>) =>
   (
     action: OrphanReport['action'],
     reason: string,
     problem: OrphanReport['problem'] = null,
-  ): OrphanReport => ({ kind, name, tag, action, reason, problem, isAbandoned: false })
+  ): OrphanReport => {
+    const { kind, name, tag } = thing
+    const path = pathOf(thing, home)
+    return { kind, name, tag, path, action, reason, problem, isAbandoned: false }
+  }
 
-const abandoned = (thing: Tagged): OrphanReport => ({
-  ...reportOn(thing)('reported', `${thing.vmId} abandoned it: only a person may give it back`),
+const abandoned = (thing: Tagged, deps: OrphanDependencies): OrphanReport => ({
+  ...reportOn(thing, deps)(
+    'reported',
+    `${thing.vmId} abandoned it: only a person may give it back`,
+  ),
   isAbandoned: true,
 })
 
@@ -258,6 +277,7 @@ const unlisted = (kind: string, { code, message }: Failure): OrphanReport => ({
   kind,
   name: null,
   tag: null,
+  path: null,
   action: 'unknown',
   reason: `whether there are orphans cannot be told: ${message}`,
   problem: code === 'EPERM' || code === 'EACCES' ? 'denied' : 'unknown',

@@ -296,6 +296,106 @@ test('from another pid namespace, where its users cannot be seen, it is kept', a
   expect(standing()).toEqual(['fc-lost'])
 })
 
+/** Another process of the machine in this pid namespace. */
+const insideOf = (host: SimulatedHost, pidNamespace: string): Host => {
+  const inside = simulatedHost({ world: host.world })
+  return { ...listing(inside, nothing), self: () => ({ ...inside.self(), pidNamespace }) }
+}
+
+test('where no VM ever was, what was also seen from another pid namespace is kept', async () => {
+  const { ledger, clock, put, host, standing } = scene()
+  put('fc-lost', 'vm-lost')
+  await ledger.orphans()
+  const { home } = ledger
+  const within = openTestLedger({ home, host: insideOf(host, 'pid:[1]'), clock, disk: false })
+  const kept = [
+    { action: 'kept', problem: 'unknown', reason: expect.stringContaining('pid namespace') },
+  ]
+  clock.advance(graceMs)
+  expect(await within.orphans({ release: true })).toMatchObject(kept)
+  clock.advance(graceMs)
+  expect(await within.orphans({ release: true })).toMatchObject(kept)
+  expect(await ledger.orphans({ release: true })).toMatchObject(kept)
+  expect(standing()).toEqual(['fc-lost'])
+})
+
+test('where there were VMs, only their pid namespace may give it back, seen twice from there', async () => {
+  const { ledger, clock, put, host, standing } = scene()
+  const vm = await ledger.createVm({ id: 'vm-past', backend: 'test' })
+  await vm.close()
+  await ledger.remove('vm-past')
+  put('fc-lost', 'vm-lost')
+  const { home } = ledger
+  const within = openTestLedger({ home, host: insideOf(host, 'pid:[1]'), clock, disk: false })
+  await within.orphans()
+  clock.advance(graceMs)
+  expect(await within.orphans({ release: true })).toMatchObject([
+    { action: 'kept', problem: 'unknown', reason: expect.stringContaining('vm-past was made in') },
+  ])
+  expect(actions(await ledger.orphans({ release: true }))).toEqual([['fc-lost', 'kept']])
+  clock.advance(graceMs)
+  expect(actions(await ledger.orphans({ release: true }))).toEqual([['fc-lost', 'released']])
+  expect(standing()).toEqual([])
+})
+
+/** The same host, with a fence that lets something happen, or that is another one. */
+const fencedBy = (host: Host, fence: Host['fence']): Host => ({ ...host, fence })
+
+test('a VM of its name that was made while its locks were taken keeps it', async () => {
+  const { ledger, clock, put, host, standing } = scene()
+  put('fc-lost', 'vm-lost')
+  await ledger.orphans()
+  clock.advance(graceMs)
+  const other = listing(simulatedHost({ world: host.world }), nothing)
+  const racing = fencedBy(other, async (place, how) => {
+    const fence = await other.fence(place, how)
+    // Its id is recorded; its directory has to wait for the lock.
+    await expect(ledger.createVm({ id: 'vm-lost', backend: 'test' })).rejects.toThrow('cleaned')
+    return fence
+  })
+  const gc = openTestLedger({ home: ledger.home, host: racing, clock, disk: false })
+  expect(await gc.orphans({ release: true })).toMatchObject([
+    { action: 'kept', reason: 'a VM vm-lost was made meanwhile' },
+  ])
+  expect(standing()).toEqual(['fc-lost'])
+})
+
+test.each(['vmm', 'helpers'] as const)(
+  'a lock of the %s that cannot be taken keeps it',
+  async (lock) => {
+    const { ledger, clock, put, host, standing } = scene()
+    put('fc-lost', 'vm-lost')
+    await ledger.orphans()
+    clock.advance(graceMs)
+    const other = listing(simulatedHost({ world: host.world }), nothing)
+    const lockless = fencedBy(other, async (place, how) => {
+      const fence = await other.fence(place, how)
+      const { vmm, helpers } = fence
+      const grip = { refresh: () => fence.refresh(), close: () => fence.close() }
+      return { vmm, helpers, ...grip, [lock]: 'unavailable' }
+    })
+    const gc = openTestLedger({ home: ledger.home, host: lockless, clock, disk: false })
+    expect(await gc.orphans({ release: true })).toMatchObject([
+      { action: 'kept', problem: 'unknown', reason: 'the locks of vm-lost cannot be taken' },
+    ])
+    expect(standing()).toEqual(['fc-lost'])
+  },
+)
+
+test('a directory is named by its path, and kept where nobody can tell who uses it', async () => {
+  const host = simulatedHost()
+  const clock = testClock()
+  const ledger = openTestLedger({ host, clock, disk: false })
+  const path = `${ledger.home}/vms/vm-lost`
+  host.world.put({ kind: 'directory', name: path, tag: `vmledger:${ledger.id}:vm-lost` })
+  expect(await ledger.orphans()).toMatchObject([{ name: '.', path }])
+  clock.advance(graceMs)
+  expect(await ledger.orphans({ release: true })).toMatchObject([
+    { action: 'kept', problem: 'unknown', reason: expect.stringContaining('cannot tell who uses') },
+  ])
+  expect(host.world.standing()).toMatchObject([{ name: path }])
+})
+
 test('a dry run and a reader say what would be done, and write nothing', async () => {
   const { ledger, clock, put, host, standing } = scene()
   put('fc-lost', 'vm-lost')

@@ -37,8 +37,9 @@ export const lineOf = (report: ReconcileReport) => ({
   removed: false,
 })
 
-export const orphanLineOf = ({ kind, name, tag, action, reason }: OrphanReport) => ({
+export const orphanLineOf = ({ kind, name, tag, path, action, reason }: OrphanReport) => ({
   orphan: { kind, name, tag },
+  path,
   action,
   reason,
 })
@@ -106,7 +107,7 @@ function filesInWords({ dry_run, images, vm_dirs, bytes }: Summary): string[] {
 const counted = (count: number, one: string, many = `${one}s`): string =>
   `${count} ${count === 1 ? one : many}`
 
-export function printOrphan({ kind, name, action, reason }: OrphanReport): void {
+export function printOrphan({ kind, name, path, action, reason }: OrphanReport): void {
   const style: Record<OrphanReport['action'], Style> = {
     reported: 'yellow',
     released: 'green',
@@ -114,7 +115,7 @@ export function printOrphan({ kind, name, action, reason }: OrphanReport): void 
     failed: 'red',
     unknown: 'red',
   }
-  const what = name === null ? `orphans of kind ${kind}` : `orphan ${kind}:${name}`
+  const what = name === null ? `orphans of kind ${kind}` : `orphan ${kind}:${path ?? name}`
   printTable([[what, { text: action, style: style[action] }, reason]], { last: 'wrap' })
 }
 

@@ -213,5 +213,5 @@ const kept = (path: string, { because, reason }: Judgement & { verdict: 'keep' }
   ({ path, action: 'kept', because, bytes: 0, reason, error: null }) as const
 
 /** Where the kernel says that it lies now; without links. */
-const pathOf = ({ fd, path }: OpenDir): string =>
+export const pathOf = ({ fd, path }: OpenDir): string =>
   process.platform === 'linux' ? readlinkSync(`/proc/self/fd/${fd}`) : path

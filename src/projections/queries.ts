@@ -55,6 +55,19 @@ export function createQueries(db: Database.Database) {
           .all()
           .map(({ streamId }) => streamId.slice('vm/'.length)),
       ),
+    /** The stream of the VM that was recorded last, from the log itself. */
+    newestVm: (): string | null =>
+      explained(
+        db,
+        () =>
+          orm
+            .select({ streamId: events.streamId })
+            .from(events)
+            .where(eq(events.type, 'vm.creating'))
+            .orderBy(desc(events.position))
+            .limit(1)
+            .get()?.streamId ?? null,
+      ),
     /** What VMs that are not running yet were promised on disk. */
     promisedDisk: (): { vmId: string; version: number; diskBytes: number }[] =>
       explained(db, () =>

@@ -1,11 +1,12 @@
 // Orphans on the real host: TAPs, tables and directories made by hand, and what may never be touched.
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { exitCodes } from '../../src/cli/errors.ts'
 import { type Ledger, openLedger } from '../../src/ledger.ts'
+import { testClock } from '../../src/testing/clock.ts'
 import { jsonLines, runCli, temporaryDirectory } from '../cli/cli.ts'
 import { gc, standing } from '../support/host-cli.ts'
 import { until } from '../support/run-act.ts'
@@ -115,6 +116,52 @@ test('a TAP that a process has open is kept until it lets go', async () => {
   }
   const [done] = await withLedger((ledger) => ledger.orphans({ release: true, graceMs: 1 }))
   expect(done).toMatchObject({ action: 'released' })
+})
+
+/** A state directory of a VM that nobody knows, and somebody who works in it. */
+test.each([
+  ['by a working directory', 'exec sleep 60'],
+  ['by a file deep in it', 'exec 3<deep/er/file; cd /; exec sleep 60'],
+])('a directory that a process uses %s is kept until it lets go', async (_, work) => {
+  const directory = join(home, 'vms', 'lost')
+  mkdirSync(join(directory, 'deep', 'er'), { recursive: true, mode: 0o700 })
+  writeFileSync(join(directory, '.vmledger'), `vmledger:${ledgerId}:lost\n`)
+  writeFileSync(join(directory, 'deep', 'er', 'file'), 'bytes')
+  const script = `cd "$1"; ${work}`
+  const user = spawn('sh', ['-c', script, 'sh', directory], { stdio: 'ignore' })
+  const cwd = work.includes('cd /') ? '/' : directory
+  try {
+    await until(
+      () =>
+        readlinkSync(`/proc/${user.pid}/exe`).endsWith('sleep') &&
+        readlinkSync(`/proc/${user.pid}/cwd`) === cwd,
+    )
+    await withLedger((ledger) => ledger.orphans())
+    const [kept] = await withLedger((ledger) => ledger.orphans({ release: true, graceMs: 1 }))
+    expect(kept).toMatchObject({ path: directory, action: 'kept', problem: null })
+    expect(kept?.reason).toContain('has something of it open')
+    expect(existsSync(join(directory, 'deep', 'er', 'file'))).toBe(true)
+  } finally {
+    user.kill('SIGKILL')
+    await once(user, 'exit')
+  }
+  const [done] = await withLedger((ledger) => ledger.orphans({ release: true, graceMs: 1 }))
+  expect(done).toMatchObject({ path: directory, action: 'released' })
+  expect(existsSync(directory)).toBe(false)
+})
+
+test('from another pid namespace a TAP that a process outside has open is kept', async () => {
+  makeTap('tap-lost', `vmledger:${ledgerId}:lost`)
+  const seen = testClock(Date.now() - 120_000)
+  const ledger = openLedger({ home, disk: false, clock: seen })
+  await ledger.orphans()
+  ledger.close()
+  const inside = ['unshare', '-p', '-f', '--mount-proc']
+  const kept = await gc(home, ['--orphans'], inside)
+  expect(kept.code).toBe(exitCodes.unknown)
+  expect(actions(kept.lines)).toEqual(['tap:tap-lost kept'])
+  expect(isStanding()).toContain('tap-lost')
+  execFileSync('ip', ['link', 'del', 'dev', 'tap-lost'])
 })
 
 test('without CAP_NET_ADMIN it is denied, and stays', async () => {
