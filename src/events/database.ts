@@ -2,13 +2,15 @@
 import {
   chmodSync,
   closeSync,
+  lstatSync,
   mkdirSync,
   openSync,
+  readdirSync,
   type Stats,
   statfsSync,
   statSync,
 } from 'node:fs'
-import { dirname } from 'node:path'
+import { dirname, join } from 'node:path'
 import Database from 'better-sqlite3'
 import { assert, LedgerError } from '../contract/errors.ts'
 import { limits } from '../contract/limits.ts'
@@ -49,20 +51,28 @@ const networkFileSystems = new Map([
 export function openDatabase(options: DatabaseOptions): Database.Database {
   const { file, readonly } = options
   try {
-    if (readonly) assertHome(file)
-    else createFile(file, prepareHome(dirname(file)))
+    const owner = readonly ? null : prepareHome(dirname(file))
+    // Looked for first: whoever makes VMs meanwhile has named the ledger before.
+    const traces = tracesOfVms(file)
+    if (owner === null) assertHome(file)
+    else if (traces === null) createFile(file, owner)
+    else if (sizeOf(file) === null) throw lostLog(file, traces)
     // As a whole: while another process turns a fresh file to WAL, or recovers it, every statement may be BUSY.
-    return retryWhileBusy(() => connect(options), limits.busyMsMax, file)
+    return retryWhileBusy(() => connect(options, traces), limits.busyMsMax, file)
   } catch (error) {
     throw explain(error, file)
   }
 }
 
-function connect({ file, migrations, readonly, now }: DatabaseOptions): Database.Database {
+function connect(
+  { file, migrations, readonly, now }: DatabaseOptions,
+  traces: string | null,
+): Database.Database {
   // busy_timeout 0: waiting is done by retryWhileBusy and by the recorder, fairly.
   const db = new Database(file, { readonly, timeout: 0 })
   try {
     requireSqlite(db)
+    if (traces !== null && !isNamed(db)) throw lostLog(file, traces)
     if (readonly) assertSchema(db, migrations)
     else prepare(db, migrations, now)
     return db
@@ -114,13 +124,52 @@ function requireSqlite(db: Database.Database): void {
 }
 
 /**
- * That a ledger was ever opened here; a file that holds nothing, or no table, was only begun.
+ * That a ledger was ever opened here; a file that holds nothing, or no table, was only begun, unless VMs
+ * left something beside it.
  * @throws LedgerError NO_HOME, CORRUPT_DATABASE, PERMISSION_DENIED where nobody can tell
  */
 export function assertHome(file: string): void {
+  const traces = tracesOfVms(file)
   const size = sizeOf(file) ?? 0
-  if (size === 0 || (size <= pageBytes && !hasTables(file))) throw noHome(file)
+  if (size > pageBytes || (size > 0 && hasTables(file))) return
+  throw traces === null ? noHome(file) : lostLog(file, traces)
 }
+
+/** @throws LedgerError CORRUPT_DATABASE for what is no file of its own: a link, a pipe, a directory */
+export const assertFile = (file: string): void => void sizeOf(file)
+
+/** Folders beside it that name VMs are made after the ledger has its name. */
+const foldersOfVms = ['vms', 'locks', 'logs'] as const
+
+/** Something in them; null where there is nothing, or where nobody can look. */
+function tracesOfVms(file: string): string | null {
+  for (const folder of foldersOfVms) {
+    const path = join(dirname(file), folder)
+    const [first] = namesIn(path)
+    if (first !== undefined) return join(path, first)
+  }
+  return null
+}
+
+function namesIn(path: string): readonly string[] {
+  try {
+    return readdirSync(path)
+  } catch {
+    return []
+  }
+}
+
+/** The write-ahead log held the ledger's name at the latest when its first VM was made. */
+function isNamed(db: Database.Database): boolean {
+  const table = db.prepare(`SELECT 1 FROM sqlite_schema WHERE name = 'ledger'`).get()
+  return table !== undefined && db.prepare('SELECT 1 FROM ledger').get() !== undefined
+}
+
+const lostLog = (file: string, traces: string): LedgerError =>
+  new LedgerError(
+    'CORRUPT_DATABASE',
+    `${file} says nothing of VMs, but ${traces} is there: the log was lost (${file}-wal?); put back a backup of state.db and state.db-wal, or move ${foldersOfVms.join('/, ')}/ away to begin anew`,
+  )
 
 /** Killed between turning to WAL and its first migration; what is in the WAL counts, so SQLite is asked. */
 function hasTables(file: string): boolean {
@@ -147,17 +196,24 @@ const isEmpty = (db: Database.Database): boolean =>
 function sizeOf(file: string): number | null {
   let stats: Stats | undefined
   try {
-    stats = statSync(file, { throwIfNoEntry: false })
+    stats = lstatSync(file, { throwIfNoEntry: false })
   } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOTDIR') return null
     throw asDenied(error, dirname(file))
   }
   if (stats === undefined) return null
   if (stats.isFile()) return stats.size
-  const what = stats.isDirectory() ? 'a directory' : 'a pipe, socket or device'
+  const what = describe(stats)
   throw new LedgerError(
     'CORRUPT_DATABASE',
     `${file} is ${what} where the ledger's file should be; move it away, and restore a copy if there was one`,
   )
+}
+
+function describe(stats: Stats): string {
+  // The locks and folders beside it would be another home's than those of the file that it leads to.
+  if (stats.isSymbolicLink()) return 'a link'
+  return stats.isDirectory() ? 'a directory' : 'a pipe, socket or device'
 }
 
 /** A reader takes only today's schema, and leaves migrating to writers. */

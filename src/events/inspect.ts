@@ -3,6 +3,7 @@ import { readdirSync, type Stats, statfsSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import Database from 'better-sqlite3'
 import {
+  assertFile,
   configure,
   isRecent,
   networkFileSystemOf,
@@ -45,6 +46,8 @@ export function inspectDatabase(file: string, migrations: readonly Migration[]):
       throw explain(error, file)
     }
   }
+  // To open a FIFO is to wait for ever.
+  assertFile(file)
   const db = explained(() => new Database(file, { readonly: true, timeout: 1_000 }))
   return {
     sqlite: () =>
