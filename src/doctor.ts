@@ -15,6 +15,7 @@ import { shippedMigrations } from './events/migrations.ts'
 import type { Host, HostCheck } from './host/port.ts'
 import { type Answer, type Check, checkAll, fail, named, pass, some, warn } from './checks.ts'
 import type { Clock } from './clock.ts'
+import { trashIn } from './folders.ts'
 import { type Ledger, openLedger } from './ledger.ts'
 import { reserveBytesDefault } from './reserve.ts'
 
@@ -102,7 +103,15 @@ const ofHome = (home: string, file: string): Check[] => [
     },
   },
   { name: 'reserve', look: () => reserveOf(join(home, 'reserve')) },
+  { name: 'trash', look: () => trashOf(home) },
 ]
+
+function trashOf(home: string): Answer {
+  const left = trashIn(home)
+  if (left.length === 0) return pass('empty')
+  const why = 'run `vmledger gc`, which says why one cannot be deleted'
+  return warn(`${left.length} things that were deleted take room still: ${some(left)}`, why)
+}
 
 function reserveOf(path: string): Answer {
   const stats = statSync(path, { throwIfNoEntry: false })

@@ -1,5 +1,5 @@
 /** The folders of a home, made on first use and given to its owner. */
-import { lstatSync, mkdirSync, type Stats, statSync } from 'node:fs'
+import { lstatSync, mkdirSync, readdirSync, type Stats, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { LedgerError } from './contract/errors.ts'
 import { giveTo } from './events/owner.ts'
@@ -15,5 +15,25 @@ export function makeFolders(home: string): void {
     if (found?.isDirectory() === false)
       throw new LedgerError('IO_ERROR', `${path} is not a directory; move it away and try again`)
     if (mkdirSync(path, { recursive: true, mode: 0o700 }) !== undefined) giveTo(path, owner)
+  }
+}
+
+/** What was deleted and is there still. @throws LedgerError PERMISSION_DENIED, IO_ERROR */
+export function trashIn(home: string): readonly string[] {
+  const path = join(home, 'trash')
+  try {
+    return readdirSync(path).map((name) => join(path, name))
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException
+    if (code === 'ENOENT') return []
+    if (code === 'EACCES' || code === 'EPERM')
+      throw new LedgerError(
+        'PERMISSION_DENIED',
+        `${path} cannot be read by this user; run as its owner or as root (${message})`,
+      )
+    throw new LedgerError(
+      'IO_ERROR',
+      `${path} cannot be read, so nothing can be deleted: ${message}; move it away if it is no directory`,
+    )
   }
 }

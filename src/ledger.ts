@@ -433,12 +433,12 @@ export class Ledger {
 
   #passing(
     named: readonly VmId[] | undefined,
-    options: Pick<ReconcilePassOptions, 'foreignDirs' | 'onForeignDir' | 'dryRun'>,
+    options: Pick<ReconcilePassOptions, 'foreignDirs' | 'onForeignDir' | 'onWarning' | 'dryRun'>,
   ): PassDependencies {
     return {
       scan: () => [...new Set(named ?? this.#uncleaned())],
       reconcileOne: (id, each) => this.#clean(id, each),
-      tidy: () => this.#afterPass(),
+      tidy: () => this.#afterPass(options.onWarning),
       sweep: foreignSweep(
         { ...options, dryRun: this.#isReadonly || (options.dryRun ?? false) },
         {
@@ -510,8 +510,11 @@ export class Ledger {
   }
 
   /** What earlier cleanups left behind, and what came free since. */
-  async #afterPass(): Promise<void> {
-    await tidy({
+  async #afterPass(
+    onWarning: ReconcilePassOptions['onWarning'] = ({ code, message }) =>
+      this.#log.warn({ code, reason: message }, 'something was left in the trash'),
+  ): Promise<void> {
+    const warnings = await tidy({
       home: this.home,
       host: this.host,
       isCleaned: (id) => this.#isCleaned(id),
@@ -519,6 +522,7 @@ export class Ledger {
       reserve: this.#reserve,
       log: this.#log,
     })
+    for (const warning of warnings) onWarning(warning)
     await freeAbandonedSubnets({
       ...this.#reconciling(),
       journal: this.hostJournal,

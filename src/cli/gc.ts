@@ -5,7 +5,9 @@ import { LedgerError } from '../contract/errors.ts'
 import { vmId } from '../contract/ids.ts'
 import type { ForeignDirReport } from '../foreign.ts'
 import type { ImageGcReport } from '../images/answers.ts'
+import type { Failure } from '../host/port.ts'
 import type { Ledger } from '../ledger.ts'
+import type { ReconcilePassOptions } from '../reconcile/options.ts'
 import type { ReconcileReport } from '../reconcile/report.ts'
 import { codeOfError, exitCodes } from './errors.ts'
 import {
@@ -72,17 +74,25 @@ async function gc(vms: readonly string[], options: GcOptions): Promise<void> {
   for (const directory of vmsDir.filter((each) => !existsSync(each)))
     talk(`${directory} does not exist: there is nothing to look at`)
   const vmDirs: ForeignDirReport[] = []
+  const warnings: Failure[] = []
   const { reports, orphans } = await withLedger(
     options,
     dryRun ? 'read' : 'write',
     async (ledger) => ({
-      reports: await pass(ledger, vms, options, stop, (report) => vmDirs.push(report)),
+      reports: await pass(ledger, vms, options, stop, {
+        onForeignDir: (report) => vmDirs.push(report),
+        onWarning: (warning) => warnings.push(warning),
+      }),
       orphans: vms.length > 0 || stop.aborted ? [] : await ledger.orphans({ release, dryRun }),
     }),
   )
   for (const orphan of orphans) {
     if (json) printJson(orphanLineOf(orphan))
     else printOrphan(orphan)
+  }
+  for (const warning of warnings) {
+    if (json) printJson({ warning })
+    else print(`warning: ${warning.message}`)
   }
   const images = vms.length > 0 || stop.aborted ? noImages : await lookThroughImages(options)
   if (images.report !== null) printImageGc(images.report, json)
@@ -99,6 +109,7 @@ async function gc(vms: readonly string[], options: GcOptions): Promise<void> {
     // Who did not ask for them loses nothing where they cannot be listed.
     ...(release ? orphans.map(({ problem }) => problem) : []),
     ...vmDirs.map(problemOfDir),
+    ...warnings.map(({ code }) => problemOf({ error: code })),
     ...(images.report === null ? [] : problemsOf(images.report)),
   ])
   process.exitCode = stop.aborted ? exitCodes.interrupted : code
@@ -121,7 +132,7 @@ async function pass(
   vms: readonly string[],
   { dryRun = false, forceRunning = false, vmsDir = [], json = false }: GcOptions,
   signal: AbortSignal,
-  onForeignDir: (report: ForeignDirReport) => void,
+  { onForeignDir, onWarning }: Required<Pick<ReconcilePassOptions, 'onForeignDir' | 'onWarning'>>,
 ): Promise<ReconcileReport[]> {
   const vmIds = vms.length === 0 ? undefined : [...new Set(vms)]
   const all = vmIds ?? ledger.list().filter(({ phase }) => phase !== 'cleaned')
@@ -139,6 +150,7 @@ async function pass(
         if (json) printJson(lineOf(report))
         else progress.done(() => printReport(report))
       },
+      onWarning,
       foreignDirs: vmsDir,
       onForeignDir: (report) => {
         progress.end()

@@ -1,6 +1,7 @@
 /** What one reconcile, or one pass over many, is asked for. */
 import { LedgerError } from '../contract/errors.ts'
 import type { ForeignDirOptions } from '../foreign.ts'
+import type { Failure } from '../host/port.ts'
 import type { ReconcileReason, ReconcileReport } from './report.ts'
 
 export type ReconcileOptions = {
@@ -32,11 +33,19 @@ export type ReconcilePassOptions = ForeignDirOptions & {
   readonly signal?: AbortSignal
   /** Called as each VM is done. */
   readonly onReport?: (report: ReconcileReport) => void
+  /** Told what is wrong with no VM: trash that cannot be deleted. Without it the ledger's `logger` is. */
+  readonly onWarning?: (warning: Failure) => void
 }
 
 export type ReconcilerOptions = Pick<
   ReconcilePassOptions,
-  'concurrency' | 'keepFailedMs' | 'signal' | 'onReport' | 'foreignDirs' | 'onForeignDir'
+  | 'concurrency'
+  | 'keepFailedMs'
+  | 'signal'
+  | 'onReport'
+  | 'onWarning'
+  | 'foreignDirs'
+  | 'onForeignDir'
 > & {
   /** From the end of a pass to the next, 30 s by default. */
   readonly intervalMs?: number

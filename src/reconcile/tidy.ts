@@ -1,7 +1,7 @@
 /** What a pass does once its VMs are done: what killed cleanups left of themselves, and room for the next full disk. */
 import { join } from 'node:path'
 import type { VmId } from '../contract/ids.ts'
-import type { Host, Place } from '../host/port.ts'
+import type { Failure, Host, Place } from '../host/port.ts'
 import type { Logger } from '../logger.ts'
 import type { Reserve } from '../reserve.ts'
 import { forgetCleaned } from './lock-files.ts'
@@ -17,8 +17,14 @@ export type TidyDependencies = {
   readonly log: Logger
 }
 
-export async function tidy(deps: TidyDependencies): Promise<void> {
-  await deps.host.emptyTrash(join(deps.home, 'trash'), trashMs)
+/** Gives what could not be deleted, for which nobody waits: the next pass tries again. */
+export async function tidy(deps: TidyDependencies): Promise<readonly Failure[]> {
+  const trash = join(deps.home, 'trash')
+  const { failures } = await deps.host.emptyTrash(trash, trashMs)
   await forgetCleaned(deps)
   await deps.reserve.make()
+  return failures.map(({ code, message }) => ({
+    code,
+    message: `${trash} cannot be emptied: ${message}`,
+  }))
 }
