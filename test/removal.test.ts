@@ -9,6 +9,22 @@ import type { Vm } from '../src/vm.ts'
 import { machine, netVm, typesOf, vmmVm } from './support/machine.ts'
 
 describe('remove()', () => {
+  test('takes secrets out of who and why', async () => {
+    const { supervisor } = machine()
+    const { ledger } = supervisor()
+    const vm = await netVm(ledger, 'a')
+    await vm.close()
+    const secret = 'password=hunter2secret'
+    await ledger.remove('a', { reason: `of ${secret}`, by: `ann ${secret}` })
+    const events = []
+    for await (const event of ledger.events({ vmId: 'a' })) events.push(event)
+    expect(events.at(-1)?.type).toBe('vm.removed')
+    const { reason, by } = events.at(-1)?.data as { reason: string; by: string }
+    expect([reason, by].join()).not.toContain('hunter2')
+    expect(reason).toMatch(/^of password=/)
+    expect(by).toMatch(/^ann password=/)
+  })
+
   test('cleans, says who and why, and keeps id and history', async () => {
     const { world, supervisor } = machine()
     const owner = supervisor()
