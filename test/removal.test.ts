@@ -19,7 +19,7 @@ describe('remove()', () => {
     const events = []
     for await (const event of ledger.events({ vmId: 'a' })) events.push(event)
     expect(events.at(-1)?.type).toBe('vm.removed')
-    const { reason, by } = events.at(-1)?.data as { reason: string; by: string }
+    const { reason, by } = events.at(-1)!.data as { reason: string; by: string }
     expect([reason, by].join()).not.toContain('hunter2')
     expect(reason).toMatch(/^of password=/)
     expect(by).toMatch(/^ann password=/)

@@ -109,7 +109,7 @@ async function gc(vms: readonly string[], options: GcOptions): Promise<void> {
     // Who did not ask for them loses nothing where they cannot be listed.
     ...(release ? orphans.map(({ problem }) => problem) : []),
     ...vmDirs.map(problemOfDir),
-    ...warnings.map(({ code }) => problemOf({ error: code })),
+    ...warnings.map((warning) => problemOf({ error: warning.code })),
     ...(images.report === null ? [] : problemsOf(images.report)),
   ])
   process.exitCode = stop.aborted ? exitCodes.interrupted : code
