@@ -3,7 +3,7 @@ import { openLedger } from '../../dist/index.js'
 import { simulatedHost } from '../../dist/testing.js'
 
 const [, , home] = process.argv
-const ledger = openLedger({ home, host: simulatedHost() })
+const ledger = openLedger({ home, host: simulatedHost(), reserveBytes: 0 })
 const vm = await ledger.createVm({ backend: 'test' })
 const acknowledged = []
 const stopping = new AbortController()

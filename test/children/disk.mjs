@@ -5,7 +5,7 @@ import { openLedger } from '../../dist/index.js'
 
 const [, , home, floor, promised, bytes] = process.argv
 const disk = { rejectBelowBytes: Number(floor), warnBelowBytes: 0, warnBelowPercent: 0 }
-const ledger = openLedger({ home, disk })
+const ledger = openLedger({ home, disk, reserveBytes: 0 })
 const diskBytes = promised === 'none' ? null : Number(promised)
 let vm = null
 

@@ -3,7 +3,7 @@ import { openLedger } from '../../dist/index.js'
 import { simulatedHost } from '../../dist/testing.js'
 
 const [, , home] = process.argv
-const ledger = openLedger({ home, host: simulatedHost() })
+const ledger = openLedger({ home, host: simulatedHost(), reserveBytes: 0 })
 const vm = await ledger.createVm({ id: 'vm-exiting0', backend: 'test' })
 process.on('message', () => {
   for (const type of ['vm.created', 'vm.starting', 'vm.running']) void vm.record({ type })

@@ -9,7 +9,7 @@ await atBarrier(
   async () => null,
   async () => {
     try {
-      const ledger = openLedger({ home, host: simulatedHost() })
+      const ledger = openLedger({ home, host: simulatedHost(), reserveBytes: 0 })
       const vm = await ledger.createVm({ backend: 'test' })
       const result = { ledgerId: ledger.id, vm: vm.id }
       ledger.close()

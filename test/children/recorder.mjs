@@ -4,7 +4,7 @@ import { openLedger } from '../../dist/index.js'
 import { simulatedHost } from '../../dist/testing.js'
 
 const [, , home, id, count] = process.argv
-const ledger = openLedger({ home, host: simulatedHost() })
+const ledger = openLedger({ home, host: simulatedHost(), reserveBytes: 0 })
 const vm = ledger.vm(id)
 for (let left = Number(count); left > 0; left--) {
   const before = vm.version()

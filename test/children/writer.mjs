@@ -7,7 +7,7 @@ const [, , home, forMs] = process.argv
 
 await atBarrier(
   async () => {
-    const ledger = openLedger({ home, host: simulatedHost() })
+    const ledger = openLedger({ home, host: simulatedHost(), reserveBytes: 0 })
     return { ledger, vm: await ledger.createVm({ backend: 'test' }) }
   },
   async ({ ledger, vm }) => {

@@ -70,7 +70,7 @@ const fill = (name: string, bytes: number): void =>
 
 function open(disk: DiskOptions = {}): Ledger {
   const home = join(at, 'home')
-  const ledger = openLedger({ home, disk, host: linuxHost({ home }) })
+  const ledger = openLedger({ home, disk, reserveBytes: 0, host: linuxHost({ home }) })
   opened.push(ledger)
   return ledger
 }

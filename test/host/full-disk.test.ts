@@ -34,7 +34,8 @@ const idsOf = async (ledger: Ledger): Promise<string[]> => {
   return ids
 }
 /** Without the guard, which would refuse every VM of a disk so small. */
-const open = (home: string): Ledger => openLedger({ home, host: simulatedHost(), disk: false })
+const open = (home: string): Ledger =>
+  openLedger({ home, host: simulatedHost(), disk: false, reserveBytes: 0 })
 
 const fileSystems = {
   tmpfs: (at: string) => void execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=3m', 'none', at]),

@@ -16,7 +16,6 @@ let withoutPerl: string[]
 
 beforeEach(() => {
   place = testPlace()
-  chmodSync(dirname(place.home), 0o755)
   for (const path of [place.home, dirname(place.stateDir), place.stateDir]) own(path)
   chmodSync(place.stateDir, 0o700)
   const hidden = commandDirectory('perl', 'exit 9')
