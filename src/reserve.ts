@@ -36,10 +36,16 @@ export function reserveOf(home: string, bytes: number): Reserve {
     // Somebody may have given it up for us a moment ago: there may be room all the same.
     wasThere(() => unlinkSync(path))
   }
-  const make = async (): Promise<void> => {
+  const makeNow = async (): Promise<void> => {
     const fitting = bytes === 0 ? 0 : largestWithRoom(home, bytes)
     if (fitting > 0 && isMissing(path, fitting)) await write(path, home, fitting)
   }
+  /** In hand: who asks meanwhile waits for it, and what is not closed yet cannot be given up. */
+  let making: Promise<void> | null = null
+  const make = (): Promise<void> =>
+    (making ??= makeNow().finally(() => {
+      making = null
+    }))
   let isAsked = false
   return {
     make,
@@ -51,6 +57,7 @@ export function reserveOf(home: string, bytes: number): Reserve {
       try {
         return await work()
       } catch (error) {
+        if (isDiskFull(error)) await making?.catch(() => undefined)
         freeFor(error)
         return work()
       }
