@@ -137,6 +137,8 @@ function nameInHome(path) {
   const [, fd, rest] = /^(\/proc\/self\/fd\/\d+)\/(.*)$/s.exec(text) ?? [null, null, null]
   const full = fd === null ? text : `${readlinkSync(fd)}/${rest}`
   if (!full.startsWith(dirname(POINTS_HOME) + '/')) return null
+  // The reserve is made in the background, at no point of its own.
+  if (full === `${POINTS_HOME}/reserve`) return null
   return relative(dirname(POINTS_HOME), full).replaceAll(/[0-9a-f]{16}/g, '#')
 }
 
