@@ -3,6 +3,7 @@ import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
+import { openLedger } from '../../src/ledger.ts'
 import { seededRandom } from '../../src/host/simulated/random.ts'
 import { hostSeen, namesIn } from './host-seen.ts'
 import { Findings, type Proof, type ProofOptions, type Result } from './proof.ts'
@@ -197,6 +198,8 @@ class Bystanders {
     this.#home = home
     this.#file = join(directory, 'foreign.ext4')
     writeFileSync(this.#file, 'not ours')
+    // A ledger first: beside what VMs left, a home without its log is refused.
+    openLedger({ home, disk: false, reserveBytes: 0 }).close()
     mkdirSync(join(home, 'vms', 'foreign'), { recursive: true, mode: 0o700 })
     writeFileSync(join(home, 'vms', 'foreign', 'rootfs.ext4'), 'not ours either')
     execFileSync('ip', ['tuntap', 'add', 't-foreign', 'mode', 'tap'])
