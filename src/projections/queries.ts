@@ -1,6 +1,6 @@
 /** Questions to the projections, and their answers as the API gives them. */
 import type Database from 'better-sqlite3'
-import { and, asc, desc, eq, gt, inArray, like, sql } from 'drizzle-orm'
+import { and, asc, desc, eq, inArray, like, sql } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/better-sqlite3'
 import type { Phase } from '../contract/phases.ts'
 import { events } from '../events/schema.ts'
@@ -8,8 +8,8 @@ import { explained } from '../events/sqlite-errors.ts'
 import type { VmSummary } from './answers.ts'
 import { subnetAllocationsTable, vmLifecycleTable, vmsTable } from './schema.ts'
 
-/** From the promise until what was promised is written. */
-const promisedPhases: readonly Phase[] = ['creating', 'created', 'starting']
+/** From the promise until what was promised is written. Word for word what the index vms_promised is of. */
+const isPromised = sql`${vmsTable.diskBytes} > 0 AND ${vmsTable.phase} IN ('creating', 'created', 'starting')`
 
 export type Queries = ReturnType<typeof createQueries>
 
@@ -20,7 +20,7 @@ export function createQueries(db: Database.Database) {
     orm
       .select({ vmId: vmsTable.id, version: vmsTable.version, diskBytes: vmsTable.diskBytes })
       .from(vmsTable)
-      .where(and(inArray(vmsTable.phase, promisedPhases), gt(vmsTable.diskBytes, 0)))
+      .where(isPromised)
       .prepare()
   let promised: ReturnType<typeof preparePromised> | null = null
   return {

@@ -110,7 +110,9 @@ export function foldInto(
 function createShadows(db: Database.Database): number {
   for (const { table } of projections) {
     db.exec(`DROP TABLE IF EXISTS "${shadow(table)}"`)
-    const sql = tableSql(db, table) ?? shippedSql(table)
+    const [shipped] = shippedSql('table', table)
+    const sql = tableSql(db, table) ?? shipped
+    assert(sql !== undefined, `a migration makes ${table}`)
     db.exec(sql.replace(/^CREATE TABLE ("?)\w+\1/, `CREATE TABLE "${shadow(table)}"`))
   }
   return schemaVersionOf(db)
@@ -123,14 +125,15 @@ export const tableSql = (db: Database.Database, table: string): string | null =>
     .pluck()
     .get(table) as string | undefined) ?? null
 
-/** As the migrations of this version make it. */
-function shippedSql(table: string): string {
+/** As the migrations of this version make the table, or the indexes that it was given later. */
+function shippedSql(type: 'table' | 'index', table: string): string[] {
   const db = new Database(':memory:')
   try {
     for (const { sql } of shippedMigrations('ledger')) db.exec(sql)
-    const sql = tableSql(db, table)
-    assert(sql !== null, `a migration makes ${table}`)
-    return sql
+    return db
+      .prepare('SELECT sql FROM sqlite_schema WHERE type = ? AND tbl_name = ? AND sql IS NOT NULL')
+      .pluck()
+      .all(type, table) as string[]
   } finally {
     db.close()
   }
@@ -145,6 +148,7 @@ function swap(db: Database.Database, schema: number, catchUp: () => void): void 
       for (const { table } of projections) {
         db.exec(`DROP TABLE IF EXISTS "${table}"`)
         db.exec(`ALTER TABLE "${shadow(table)}" RENAME TO "${table}"`)
+        for (const index of shippedSql('index', table)) db.exec(index)
       }
     })
   } finally {
