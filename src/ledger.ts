@@ -379,8 +379,7 @@ export class Ledger {
 
   /** The newest event, to be anchored elsewhere. Position 0 while nothing is recorded. */
   head(): { readonly position: number; readonly hash: string } {
-    const { position, hash } = this.#store.log.head()
-    return { position, hash: hash.toString('hex') }
+    return this.#store.log.head()
   }
 
   /** How much room there is: the home's file systems, and those of other `paths`. */

@@ -3,15 +3,15 @@ import { hash } from 'node:crypto'
 import type { EventRow } from './schema.ts'
 
 /** What the first event's hash builds on. */
-export const genesis: Buffer = Buffer.alloc(32)
+export const genesis = '00'.repeat(32)
 
 /**
- * sha256(previous hash in hex, then every stored column as `<bytes>:<column>,`). The columns are taken as
+ * In hex: sha256(previous hash in hex, then every stored column as `<bytes>:<column>,`). The columns are taken as
  * they are stored, never serialised again, so that no later version of the codec can disagree.
  */
-export function chainHash(previous: Buffer, row: Omit<EventRow, 'hash'>): Buffer {
+export function chainHash(previous: string, row: Omit<EventRow, 'hash'>): string {
   const text =
-    previous.toString('hex') +
+    previous +
     frame(String(row.position)) +
     frame(row.eventId) +
     frame(row.streamId) +
@@ -22,7 +22,7 @@ export function chainHash(previous: Buffer, row: Omit<EventRow, 'hash'>): Buffer
     frame(row.metadata) +
     frame(row.occurredAt) +
     frame(row.recordedAt)
-  return hash('sha256', text, 'buffer')
+  return hash('sha256', text, 'hex')
 }
 
 const frame = (column: string): string => `${Buffer.byteLength(column)}:${column},`

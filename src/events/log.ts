@@ -50,8 +50,9 @@ export type AppendResult =
   /** A constraint, the id's other payload, or not admitted: this item alone is refused. */
   | { readonly status: 'refused'; readonly error: LedgerError }
 
-type Appended = { readonly results: AppendResult[]; readonly head: Head }
-export type Head = { readonly position: number; readonly hash: Buffer }
+type Appended<T = AppendResult[]> = { readonly results: T; readonly head: Head }
+/** `hash` is hex. */
+export type Head = { readonly position: number; readonly hash: string }
 /** `isNewest` is false when the same transaction holds a later event of the stream, or is undone with it. */
 export type Project<State> = (event: RecordedEvent, after: State, isNewest: boolean) => void
 type AppendOne<State> = (item: AppendItem<State>, head: Head) => AppendResult
@@ -91,7 +92,9 @@ export function openLog<State>(
     undo: db.prepare('ROLLBACK TO item'),
     userVersion: db.prepare('PRAGMA user_version').pluck(),
     dataVersion: db.prepare('PRAGMA data_version').pluck(),
-    head: db.prepare('SELECT position, hash FROM events ORDER BY position DESC LIMIT 1'),
+    head: db.prepare(
+      'SELECT position, lower(hex(hash)) AS hash FROM events ORDER BY position DESC LIMIT 1',
+    ),
     version: db.prepare('SELECT max(version) FROM events WHERE stream_id = ?').pluck(),
     insert: db.prepare('INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)'),
     stream: db.prepare(
@@ -106,9 +109,32 @@ export function openLog<State>(
 
   function append(items: readonly AppendItem<State>[], together = false): AppendResult[] {
     try {
+      const lone = appendLone(items)
+      if (lone !== null) return [{ status: 'recorded', events: [lone], isRepeated: false }]
       return transact((head) => (together ? appendTogether : appendAll)(items, head))
     } catch (error) {
       throw explain(error, db.name)
+    }
+  }
+
+  /**
+   * One new event, which is what is recorded most: no savepoint, nothing asked that the triggers know. null
+   * where it is not so plain, or is refused by a constraint: nothing is written then, and the long way says why.
+   */
+  function appendLone(items: readonly AppendItem<State>[]): RecordedEvent | null {
+    const [item] = items
+    const entry = item?.entries[0]
+    if (item === undefined || entry === undefined) return null
+    const isPlain = items.length === 1 && item.entries.length === 1 && !entry.event.isIdGiven
+    if (!isPlain || item.admit !== undefined) return null
+    try {
+      return transact((head) => {
+        const event = insert(entry, item.streamId, item.expectedVersion + 1, head, true)
+        return { results: event, head: event }
+      })
+    } catch (error) {
+      if (isConstraint(error)) return null
+      throw error
     }
   }
 
@@ -116,7 +142,7 @@ export function openLog<State>(
   let known: Head = { position: 0, hash: genesis }
   let knownAt = -1
 
-  function transact(work: (head: Head) => Appended): AppendResult[] {
+  function transact<T>(work: (head: Head) => Appended<T>): T {
     begin()
     try {
       const now = sql.dataVersion.get() as number
@@ -138,9 +164,6 @@ export function openLog<State>(
 
   /** One savepoint for all while nothing is refused; else again, each behind its own, so that it is refused alone. */
   function appendAll(items: readonly AppendItem<State>[], head: Head): Appended {
-    const [first] = items
-    if (first !== undefined && items.length === 1 && first.entries.length === 1)
-      return appendLone(first, head)
     return (
       undoable(() => appendEach(items, head, trusting(items))) ??
       appendEach(items, head, appendCarefully)
@@ -158,22 +181,6 @@ export function openLog<State>(
         head,
       }
     )
-  }
-
-  /** One event needs no savepoint: what is refused is its own statement, or all that there is to roll back. */
-  function appendLone(item: AppendItem<State>, head: Head): Appended {
-    try {
-      return appendEach([item], head, (only, at) => appendNew(only, at, true))
-    } catch (error) {
-      if (!db.inTransaction || !isConstraint(error)) throw error
-      const isWritten = item.entries.some(({ event }) => findEvent(event.eventId) !== null)
-      if (!isWritten) return appendEach([item], head, appendCarefully)
-      sql.rollback.run()
-      return {
-        results: [{ status: 'refused', error: explain(error, db.name) as LedgerError }],
-        head,
-      }
-    }
   }
 
   /** null when a constraint refused and all of `work` is undone. */
@@ -248,26 +255,37 @@ export function openLog<State>(
   function insertAll(item: AppendItem<State>, start: Head, isNewest: boolean): RecordedEvent[] {
     const last = item.entries.length - 1
     let head = start
-    return item.entries.map(({ event, after }, index) => {
-      const row = rowOf(event, item.streamId, item.expectedVersion + index + 1, head)
-      sql.insert.run(
-        row.position,
-        row.eventId,
-        row.streamId,
-        row.version,
-        row.type,
-        row.schemaVersion,
-        row.data,
-        row.metadata,
-        row.occurredAt,
-        row.recordedAt,
-        row.hash,
-      )
-      head = { position: row.position, hash: row.hash }
-      const recorded = recordedOf(event, row)
-      project(recorded, after, isNewest && index === last)
-      return recorded
+    return item.entries.map((entry, index) => {
+      const version = item.expectedVersion + index + 1
+      const event = insert(entry, item.streamId, version, head, isNewest && index === last)
+      head = event
+      return event
     })
+  }
+
+  function insert(
+    { event, after }: AppendItem<State>['entries'][number],
+    streamId: string,
+    version: number,
+    head: Head,
+    isNewest: boolean,
+  ): RecordedEvent {
+    const recorded = recordedOf(event, streamId, version, head)
+    sql.insert.run(
+      recorded.position,
+      recorded.eventId,
+      recorded.streamId,
+      recorded.version,
+      recorded.type,
+      recorded.schemaVersion,
+      event.text,
+      metadataText(event.metadata),
+      recorded.occurredAt,
+      recorded.recordedAt,
+      Buffer.from(recorded.hash, 'hex'),
+    )
+    project(recorded, after, isNewest)
+    return recorded
   }
 
   /** The same ids with the same payloads were recorded before: the answer is what was recorded then. */
@@ -350,20 +368,14 @@ const isSame = (
   before.type === event.type &&
   JSON.stringify(before.data) === event.text
 
-function rowOf(event: NewEvent, streamId: string, version: number, head: Head): EventRow {
-  const row = {
-    position: head.position + 1,
-    eventId: event.eventId,
-    streamId,
-    version,
-    type: event.type,
-    schemaVersion: catalogue[event.type].schemaVersion,
-    data: event.text,
-    metadata: metadataText(event.metadata),
-    occurredAt: event.occurredAt,
-    recordedAt: event.recordedAt,
-  }
-  return { ...row, hash: chainHash(head.hash, row) }
+/** The event as a reader will get it back. */
+function recordedOf(event: NewEvent, streamId: string, version: number, head: Head): RecordedEvent {
+  const { eventId, type, text, metadata, occurredAt, recordedAt } = event
+  const position = head.position + 1
+  const { schemaVersion } = catalogue[type]
+  const at = { position, eventId, streamId, version, type, schemaVersion, occurredAt, recordedAt }
+  const hash = chainHash(head.hash, { ...at, data: text, metadata: metadataText(metadata) })
+  return { ...at, data: event.data, metadata, hash } as RecordedEvent
 }
 
 /** One object serves all events of a recorder that say nothing of their own. */
@@ -376,16 +388,8 @@ function metadataText(metadata: EventMetadata): string {
   return text
 }
 
-const recordedOf = (event: NewEvent, row: EventRow): RecordedEvent =>
-  ({
-    ...row,
-    data: event.data,
-    metadata: event.metadata,
-    hash: row.hash.toString('hex'),
-  }) as RecordedEvent
-
 function headAfter(events: readonly RecordedEvent[]): Head {
   const last = events.at(-1)
   assert(last !== undefined, 'an item has events')
-  return { position: last.position, hash: Buffer.from(last.hash, 'hex') }
+  return last
 }

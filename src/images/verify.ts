@@ -6,6 +6,7 @@ import type { ImageEvent, ImageRules, ImageState } from '../contract/images.ts'
 import { limits } from '../contract/limits.ts'
 import { chainHash, genesis } from '../events/chain.ts'
 import { decode } from '../events/codec.ts'
+import type { Head } from '../events/log.ts'
 import type { EventRow } from '../events/schema.ts'
 import { retryWhileBusy } from '../events/wait.ts'
 import type { ImageFinding, ImageVerification } from './answers.ts'
@@ -35,8 +36,7 @@ export function verifyImages(
   try {
     const { last, events, head } = walk(rowsAfter, rules, report)
     for (const table of imageTables) compare(db, table, last, report)
-    const { position, hash } = head
-    return { ok: count === 0, events, head: { position, hash: hash.toString('hex') }, findings }
+    return { ok: count === 0, events, head, findings }
   } finally {
     if (db.inTransaction) db.exec('COMMIT')
   }
@@ -68,7 +68,7 @@ export function rebuildImages(
 function walk(rowsAfter: RowsAfter, rules: ImageRules, report: Report) {
   const last = new Map<string, Last>()
   const versions = new Map<string, number>()
-  let head = { position: 0, hash: genesis }
+  let head: Head = { position: 0, hash: genesis }
   let events = 0
   for (
     let page = rowsAfter(0, pageRows);
@@ -79,7 +79,7 @@ function walk(rowsAfter: RowsAfter, rules: ImageRules, report: Report) {
       checkRow(row, head, versions, report)
       versions.set(row.streamId, row.version)
       // The stored hash, so that one tampered row is one finding and not all that follow.
-      head = { position: row.position, hash: row.hash }
+      head = { position: row.position, hash: row.hash.toString('hex') }
       events += 1
       const event = decodeOrReport(row, report)
       if (event !== null)
@@ -90,13 +90,13 @@ function walk(rowsAfter: RowsAfter, rules: ImageRules, report: Report) {
 
 function checkRow(
   row: EventRow,
-  head: { position: number; hash: Buffer },
+  head: Head,
   versions: ReadonlyMap<string, number>,
   report: Report,
 ): void {
   const at = { position: row.position, row: row.streamId }
   if (row.position !== head.position + 1) report('position_gap', 'events', at)
-  if (!chainHash(head.hash, row).equals(row.hash)) report('hash_mismatch', 'events', at)
+  if (chainHash(head.hash, row) !== row.hash.toString('hex')) report('hash_mismatch', 'events', at)
   if (row.version !== (versions.get(row.streamId) ?? 0) + 1) report('version_gap', 'events', at)
 }
 

@@ -6,6 +6,7 @@ import { hostStream, vmOfStream } from '../contract/ids.ts'
 import type { VmState } from '../contract/state.ts'
 import { chainHash, genesis } from '../events/chain.ts'
 import { decode } from '../events/codec.ts'
+import type { Head } from '../events/log.ts'
 import type { EventRow } from '../events/schema.ts'
 import type { Finding, Verification } from './answers.ts'
 import { createIsOver, type Fold, foldInto, type IsOver } from './rebuild.ts'
@@ -79,7 +80,7 @@ function verifyInside(
     events += page.length
   }
   rows.finish()
-  const { position, hash } = chain.head
+  const { position } = chain.head
   if (options.expectHead !== null && options.expectHead.position > position)
     report({
       kind: 'head_differs',
@@ -88,7 +89,7 @@ function verifyInside(
       expected: options.expectHead.position,
       found: position,
     })
-  return { events, head: { position, hash: hash.toString('hex') } }
+  return { events, head: chain.head }
 }
 
 /** How many events stand where history can: from 1 on, exact as a number. Others are reported. */
@@ -169,7 +170,7 @@ function checkAnchor(row: EventRow, { expectHead }: VerifyOptions, report: Repor
 
 /** Positions and versions without gaps, and every hash as its columns and its predecessor say. */
 class ChainCheck {
-  head: { position: number; hash: Buffer } = { position: 0, hash: genesis }
+  head: Head = { position: 0, hash: genesis }
   readonly #versions = new Map<string, number>()
   readonly #report: Report
 
@@ -189,13 +190,14 @@ class ChainCheck {
         found: position,
       })
     const expected = chainHash(this.head.hash, row)
-    if (!expected.equals(row.hash))
+    const found = row.hash.toString('hex')
+    if (expected !== found)
       this.#report({
         ...at,
         kind: 'hash_mismatch',
         column: 'hash',
-        expected: expected.toString('hex'),
-        found: row.hash.toString('hex'),
+        expected,
+        found,
       })
     const version = (this.#versions.get(row.streamId) ?? 0) + 1
     if (row.version !== version)
@@ -209,6 +211,6 @@ class ChainCheck {
       })
     this.#versions.set(row.streamId, row.version)
     // The stored hash, so that one tampered row is one finding and not all that follow.
-    this.head = { position, hash: row.hash }
+    this.head = { position, hash: found }
   }
 }

@@ -56,6 +56,6 @@ function rowsOf(all: readonly EventType[]): StoredRow[] {
       recordedAt: at,
     }
     hash = chainHash(hash, row)
-    return { ...row, hash: hash.toString('hex') }
+    return { ...row, hash }
   })
 }

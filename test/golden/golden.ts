@@ -52,7 +52,7 @@ export function problemsOf(file: string): string[] {
       ...(found === JSON.stringify(after)
         ? []
         : [`${at} folds to ${found}, not to ${JSON.stringify(after)}`]),
-      ...(hash.toString('hex') === row.hash ? [] : [`${at} has another hash`]),
+      ...(hash === row.hash ? [] : [`${at} has another hash`]),
     ]
   })
 }
