@@ -44,18 +44,20 @@ export type RecorderOptions = {
   readonly onRecorded: (events: readonly RecordedEvent[]) => void
 }
 
-type Prepared = Omit<NewEvent, 'recordedAt'>
-type Pending = {
+type Checked = Omit<NewEvent, 'recordedAt'>
+/** What is to be recorded, checked as far as that goes without the state. */
+type Prepared = {
   readonly vmId: VmId
-  readonly events: readonly Prepared[]
+  readonly events: readonly Checked[]
   readonly admit: Admit | undefined
-  readonly resolve: (events: readonly RecordedEvent[]) => void
-  readonly reject: (error: unknown) => void
   /** Recorded on this version of the stream or not at all; null for any. */
   readonly ifVersion: number | null
+}
+type Pending = Prepared & {
+  readonly resolve: (events: readonly RecordedEvent[]) => void
+  readonly reject: (error: unknown) => void
   conflicts: number
 }
-type Prepare = Pick<Pending, 'vmId' | 'events' | 'ifVersion' | 'conflicts'>
 type Cached = Versioned & { readonly epoch: number }
 type Entries = AppendItem<VmState | null>['entries'][number][]
 type Taken = {
@@ -81,6 +83,7 @@ const envelopeSchema = z.object({
   causationId: relatedId,
 })
 
+const noneStaged: ReadonlyMap<VmId, Versioned> = new Map()
 const cachedStatesMax = 8_192
 const politeMs = 2
 const politeForMs = 1_000
@@ -107,7 +110,8 @@ export class Recorder {
   /** Settles after COMMIT. What one turn of the event loop records shares a transaction. */
   record(vmId: VmId, drafts: readonly Draft[], admit?: Admit): Promise<readonly RecordedEvent[]> {
     return new Promise((resolve, reject) => {
-      this.#queue.push({ ...this.#prepare(vmId, drafts), admit, resolve, reject })
+      const prepared = this.#prepare(vmId, drafts, admit)
+      this.#queue.push({ ...prepared, resolve, reject, conflicts: 0 })
       this.#schedule()
     })
   }
@@ -120,17 +124,43 @@ export class Recorder {
   ): Promise<readonly RecordedEvent[]> {
     return new Promise((resolve, reject) => {
       const prepared = this.#prepare(vmId, drafts)
-      this.#queue.push({ ...prepared, admit: undefined, ifVersion, resolve, reject })
+      this.#queue.push({ ...prepared, ifVersion, resolve, reject, conflicts: 0 })
       this.#schedule()
     })
   }
 
   /** Records now, after all that is queued, blocking up to 1 s for the writer's lock. */
   recordSync(vmId: VmId, drafts: readonly Draft[], admit?: Admit): readonly RecordedEvent[] {
+    const prepared = this.#prepare(vmId, drafts, admit)
+    return this.#recordAlone(prepared) ?? this.#recordInTurn(prepared)
+  }
+
+  /** What is plain: nothing is queued, nobody refuses, nobody else writes. null where it is not, with nothing written. */
+  #recordAlone(prepared: Prepared): readonly RecordedEvent[] | null {
+    if (this.#queue.length > 0) return null
+    const decision = this.#decide(prepared, noneStaged, timestamp(this.#options.clock))
+    if (decision.kind === 'refuse') return null
+    const result = this.#appendIfFree(decision.item)
+    if (result?.status !== 'recorded' || result.isRepeated) return null
+    this.#remember(prepared.vmId, decision.next)
+    this.#options.onRecorded(result.events)
+    return result.events
+  }
+
+  #appendIfFree(item: AppendItem<VmState | null>): AppendResult | undefined {
+    try {
+      return this.#options.log.append([item])[0]
+    } catch (error) {
+      if (isBusy(error)) return undefined
+      throw error
+    }
+  }
+
+  #recordInTurn(prepared: Prepared): readonly RecordedEvent[] {
     let answer: { events: readonly RecordedEvent[] } | { error: unknown } | null = null
     const own: Pending = {
-      ...this.#prepare(vmId, drafts),
-      admit,
+      ...prepared,
+      conflicts: 0,
       resolve: (events) => (answer = { events }),
       reject: (error) => (answer = { error }),
     }
@@ -169,14 +199,14 @@ export class Recorder {
     }
   }
 
-  #prepare(vmId: VmId, drafts: readonly Draft[]): Prepare {
+  #prepare(vmId: VmId, drafts: readonly Draft[], admit?: Admit): Prepared {
     if (this.#isClosed) throw closedError()
     const occurredAt = timestamp(this.#options.clock)
     const events = drafts.map((draft) => this.#envelope(draft, occurredAt))
-    return { vmId, events, ifVersion: null, conflicts: 0 }
+    return { vmId, events, admit, ifVersion: null }
   }
 
-  #envelope(draft: Draft, occurredAt: string): Prepared {
+  #envelope(draft: Draft, occurredAt: string): Checked {
     if (saysMore(draft)) checkEnvelope(draft)
     const { text, data } = encodeData(draft.type, this.#dataOf(draft))
     return {
@@ -219,7 +249,7 @@ export class Recorder {
       this.#commitQueue()
       this.#patience = null
     } catch (error) {
-      if (!(error instanceof LedgerError && error.code === 'BUSY')) throw error
+      if (!isBusy(error)) throw error
       this.#waitForWriter(error)
     }
   }
@@ -247,7 +277,7 @@ export class Recorder {
       try {
         done = this.#commitRound(round)
       } catch (error) {
-        if (error instanceof LedgerError && error.code === 'BUSY') {
+        if (isBusy(error)) {
           this.#queue = [...round, ...this.#queue]
           throw error
         }
@@ -312,7 +342,7 @@ export class Recorder {
     return this.#decide(pending, staged, recordedAt)
   }
 
-  #decide(pending: Pending, staged: ReadonlyMap<VmId, Versioned>, recordedAt: string): Decision {
+  #decide(pending: Prepared, staged: ReadonlyMap<VmId, Versioned>, recordedAt: string): Decision {
     const before = staged.get(pending.vmId) ?? this.#stateOf(pending.vmId)
     if (pending.ifVersion !== null && pending.ifVersion !== before.version)
       return { kind: 'refuse', error: movedError(pending.vmId, before.version) }
@@ -331,7 +361,7 @@ export class Recorder {
   }
 
   /** A repeated id is answered by the log, whatever the machine says of it now. */
-  #isRecorded(pending: Pending): boolean {
+  #isRecorded(pending: Prepared): boolean {
     return pending.events.some(
       (event) => event.isIdGiven && this.#options.log.findEvent(event.eventId) !== null,
     )
@@ -426,7 +456,13 @@ const movedError = (vmId: VmId, version: number): LedgerError =>
 
 /** Most drafts are a type and a payload. */
 const saysMore = ({ eventId, occurredAt, correlationId, causationId }: Draft): boolean =>
-  [eventId, occurredAt, correlationId, causationId].some((field) => field !== undefined)
+  eventId !== undefined ||
+  occurredAt !== undefined ||
+  correlationId !== undefined ||
+  causationId !== undefined
+
+const isBusy = (error: unknown): error is LedgerError =>
+  error instanceof LedgerError && error.code === 'BUSY'
 
 function checkEnvelope(draft: Draft): void {
   const checked = envelopeSchema.safeParse(draft)

@@ -119,16 +119,16 @@ export function openLog<State>(
 
   /**
    * One new event, which is what is recorded most: no savepoint, nothing asked that the triggers know. null
-   * where it is not so plain, or is refused by a constraint: nothing is written then, and the long way says why.
+   * where it is not so plain, or is refused: nothing is written then, and the long way says why.
    */
   function appendLone(items: readonly AppendItem<State>[]): RecordedEvent | null {
     const [item] = items
     const entry = item?.entries[0]
     if (item === undefined || entry === undefined) return null
-    const isPlain = items.length === 1 && item.entries.length === 1 && !entry.event.isIdGiven
-    if (!isPlain || item.admit !== undefined) return null
+    if (items.length > 1 || item.entries.length > 1 || entry.event.isIdGiven) return null
     try {
       return transact((head) => {
+        if (findRefusal(item) !== null) return { results: null, head }
         const event = insert(entry, item.streamId, item.expectedVersion + 1, head, true)
         return { results: event, head: event }
       })
