@@ -8,21 +8,19 @@ import { explained } from '../events/sqlite-errors.ts'
 import type { VmSummary } from './answers.ts'
 import { subnetAllocationsTable, vmLifecycleTable, vmsTable } from './schema.ts'
 
-/** From the promise until what was promised is written. Word for word what the index vms_promised is of. */
-const isPromised = sql`${vmsTable.diskBytes} > 0 AND ${vmsTable.phase} IN ('creating', 'created', 'starting')`
+type Promised = { vmId: string; version: number; diskBytes: number }
+/**
+ * From the promise until what was promised is written; word for word what the index vms_promised is of. Asked
+ * under the writer's lock, so it is prepared once and its rows are taken as they are.
+ */
+const promisedSql = `SELECT id AS vmId, version, disk_bytes AS diskBytes FROM vms
+  WHERE disk_bytes > 0 AND phase IN ('creating', 'created', 'starting')`
 
 export type Queries = ReturnType<typeof createQueries>
 
 export function createQueries(db: Database.Database) {
   const orm = drizzle({ client: db })
-  // Asked under the writer's lock, so it is built once; not before it is asked, for the table may be gone.
-  const preparePromised = () =>
-    orm
-      .select({ vmId: vmsTable.id, version: vmsTable.version, diskBytes: vmsTable.diskBytes })
-      .from(vmsTable)
-      .where(isPromised)
-      .prepare()
-  let promised: ReturnType<typeof preparePromised> | null = null
+  let promised: Database.Statement<[], Promised> | null = null
   return {
     /** Newest first. */
     listVms: (phase: Phase | null): VmSummary[] =>
@@ -69,12 +67,9 @@ export function createQueries(db: Database.Database) {
             .get()?.streamId ?? null,
       ),
     /** What VMs that are not running yet were promised on disk. */
-    promisedDisk: (): { vmId: string; version: number; diskBytes: number }[] =>
-      explained(db, () =>
-        (promised ??= preparePromised())
-          .all()
-          .map((row) => ({ ...row, diskBytes: row.diskBytes ?? 0 })),
-      ),
+    promisedDisk: (): Promised[] =>
+      // Not prepared before it is asked: the table may be gone.
+      explained(db, () => (promised ??= db.prepare<[], Promised>(promisedSql)).all()),
     /** VMs of the lists of which something was abandoned, by their newest rows. */
     abandoning: (): string[] =>
       explained(db, () =>
