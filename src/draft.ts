@@ -45,12 +45,9 @@ export function draftOf(
   self: ProcessIdentity,
   secrets: Set<string>,
 ): Draft {
-  const clean = Object.entries(data ?? {}).map(([name, value]) => [
-    name,
-    redactField(name, value, secrets),
-  ])
-  const defaults = defaultsOf(type, state, self)
-  return { ...envelope, type, data: Object.fromEntries(clean), defaults }
+  const said: Record<string, unknown> = { ...data }
+  for (const name of Object.keys(said)) said[name] = redactField(name, said[name], secrets)
+  return { ...envelope, type, data: said, defaults: defaultsOf(type, said, state, self) }
 }
 
 /** The intent of `resource`, with its step, all that it uses, and no secret. @internal */
@@ -76,11 +73,13 @@ export function intentOf(
 
 function defaultsOf(
   type: VmEventType,
+  said: Readonly<Record<string, unknown>>,
   state: () => VmState,
   self: ProcessIdentity,
 ): Record<string, unknown> | undefined {
   if (type === 'vm.adopted') return { owner: self }
-  if (type === 'vm.running') return { process: state().context.process }
+  if (type === 'vm.running' && said['process'] === undefined)
+    return { process: state().context.process }
   if (type === 'vm.stopping') return { reason: '', by: 'supervisor' }
   if (type === 'vm.stopped') return { exitCode: null, signal: null }
   return undefined

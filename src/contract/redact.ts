@@ -36,6 +36,10 @@ const pairName = /^(?:name|key)$/i
 const pairValue = /^values?$/i
 const assignedFlag = new RegExp(`^[^\\s=]{0,64}(?:${word})[^\\s=]{0,64}=`, 'i')
 
+/** Nothing in it can name, assign or separate a secret. */
+const oneWord = /^\w*$/
+const none: ReadonlySet<string> = new Set()
+
 const fields = new WeakSet<z.ZodType>()
 
 /** Marks a field of a config schema as secret: its value never reaches an event. */
@@ -50,8 +54,10 @@ export function secret<S extends z.ZodType>(schema: S): S {
  * `-u user:password`, private keys, and every value in `known`. Over-redaction is harmless here: the
  * text is for people.
  */
-export function redactText(text: string, known: ReadonlySet<string> = new Set()): string {
-  return redactUrls(takeOut(text, [...known]))
+export function redactText(text: string, known: ReadonlySet<string> = none): string {
+  const rest = known.size === 0 ? text : takeOut(text, [...known])
+  if (oneWord.test(rest)) return rest
+  return redactUrls(rest)
     .replace(privateKey, `$1${redacted}`)
     .replace(header, `$1 ${redacted}`)
     .replace(assignment, `$1${redacted}`)

@@ -4,6 +4,7 @@ import type { VmState } from '../contract/state.ts'
 
 export type Row = Readonly<Record<string, string | number | null>>
 export type Change =
+  /** `row` in the order of `columns`: its values are bound as they come. */
   | { readonly op: 'put'; readonly row: Row }
   /** Removes the row with this key. */
   | { readonly op: 'remove'; readonly key: string }

@@ -61,7 +61,7 @@ function createWriter(db: Database.Database, projection: Projection, table: stri
     const change = projection.change(event, vmId, after)
     if (change === null) return
     if (change.op === 'remove') remove.run(change.key)
-    else put.run(...projection.columns.map((column) => change.row[column]))
+    else put.run(Object.values(change.row))
   }
   return { write, newestOnly: projection.newestOnly }
 }
