@@ -11,7 +11,7 @@ import {
   reservedBytes,
 } from './disk/admission.ts'
 import { type DiskThresholds, diskThresholds, type DiskVerdict } from './disk/classify.ts'
-import { allocatedBytes, diskSpace } from './disk/space.ts'
+import { allocatedBytes, deviceOf, diskSpace } from './disk/space.ts'
 import type { Admit } from './events/log.ts'
 import type { Verdict } from './host/port.ts'
 import type { HostDraft, HostJournal } from './host-journal.ts'
@@ -115,15 +115,16 @@ export class Admission {
 
   /** The file systems of these paths, each once; of what does not exist nothing is said. */
   report(paths: readonly string[]): DiskReport[] {
-    const own = diskSpace(this.#options.folder)
+    const own = deviceOf(this.#options.folder)
     const reserved = this.#reserved(this.#voids())
-    const seen = new Set<number>()
+    const seen = new Set<number | null>()
     return paths.flatMap((path): DiskReport[] => {
       const space = diskSpace(path)
       if (space.kind === 'unreadable') return space.error.code === 'ENOENT' ? [] : [unread(space)]
-      if (seen.has(space.device)) return []
-      seen.add(space.device)
-      const isOwn = own.kind === 'read' && own.device === space.device
+      const device = deviceOf(path)
+      if (seen.has(device)) return []
+      seen.add(device)
+      const isOwn = device !== null && device === own
       const look = judge(space, isOwn ? reserved : 0, 0, this.#thresholds)
       const { free, total, freeInodes } = space
       const verdict = look?.verdict ?? 'unknown'

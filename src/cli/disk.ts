@@ -1,8 +1,8 @@
 /** `vmledger disk`: how much room there is for VMs, one line a file system. */
-import { statSync } from 'node:fs'
 import type { Command } from 'commander'
 import type { DiskReport } from '../admission.ts'
 import { bytesText } from '../disk/admission.ts'
+import { deviceOf } from '../disk/space.ts'
 import { exitCodes } from './errors.ts'
 import { withLedger } from './open.ts'
 import { cacheOf, reclaimable } from './image-gc.ts'
@@ -37,9 +37,6 @@ type Line = DiskReport & {
   /** Bytes that an image gc would free; null where that cannot be told. */
   readonly reclaimable: number | null
 }
-
-const deviceOf = (path: string): number | undefined =>
-  statSync(path, { throwIfNoEntry: false })?.dev
 
 const lineOf = (line: Line) => ({
   path: line.path,

@@ -11,8 +11,6 @@ export type DiskSpace =
       readonly total: number
       /** null where the file system does not count them (btrfs): that is not "none left". */
       readonly freeInodes: number | null
-      /** Tells file systems apart. */
-      readonly device: number
     }
   | {
       readonly kind: 'unreadable'
@@ -34,11 +32,19 @@ export function diskSpace(path: string): DiskSpace {
       free: bytesOf(bavail, bsize),
       total: bytesOf(blocks, bsize),
       freeInodes: files === 0 ? null : ffree,
-      device: statSync(path).dev,
     }
   } catch (error) {
     const { code = 'UNKNOWN', message } = error as NodeJS.ErrnoException
     return unreadable(path, code, message)
+  }
+}
+
+/** Tells file systems apart; null for what is not there, or not to be seen. */
+export function deviceOf(path: string): number | null {
+  try {
+    return statSync(path).dev
+  } catch {
+    return null
   }
 }
 

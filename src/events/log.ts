@@ -151,7 +151,7 @@ export function openLog<State>(
         known = readHead()
       }
       const { results, head } = work(known)
-      if (db.inTransaction) sql.commit.run()
+      sql.commit.run()
       known = head
       knownAt = now
       return results

@@ -25,7 +25,6 @@ const spaceOf = (free: number, total: number): DiskSpace => ({
   free,
   total,
   freeInodes: null,
-  device: 1,
 })
 
 describe('what is still promised', () => {
