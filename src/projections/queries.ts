@@ -13,7 +13,7 @@ type Promised = { vmId: string; version: number; diskBytes: number }
  * From the promise until what was promised is written; word for word what the index vms_promised is of. Asked
  * under the writer's lock, so it is prepared once and its rows are taken as they are.
  */
-const promisedSql = `SELECT id AS vmId, version, disk_bytes AS diskBytes FROM vms
+export const promisedSql = `SELECT id AS vmId, version, disk_bytes AS diskBytes FROM vms
   WHERE disk_bytes > 0 AND phase IN ('creating', 'created', 'starting')`
 
 export type Queries = ReturnType<typeof createQueries>

@@ -202,8 +202,8 @@ describe('migration 3', () => {
       await ledger.createVm({ id, backend: 'test', diskBytes })
     ledger.close()
     const old = otherClient(ledger.home)
-    old.exec('ALTER TABLE vms DROP COLUMN disk_bytes')
-    old.exec('DELETE FROM schema_migrations WHERE version = 3; PRAGMA user_version = 2')
+    old.exec('DROP INDEX vms_promised; ALTER TABLE vms DROP COLUMN disk_bytes')
+    old.exec('DELETE FROM schema_migrations WHERE version IN (3, 5); PRAGMA user_version = 2')
     const again = openTestLedger({ home: ledger.home })
     const rows = old.prepare('SELECT id, disk_bytes AS bytes FROM vms').all() as {
       id: string

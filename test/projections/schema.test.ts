@@ -2,9 +2,14 @@
 import { getTableName } from 'drizzle-orm'
 import { getTableConfig, type SQLiteTable } from 'drizzle-orm/sqlite-core'
 import { describe, expect, onTestFinished, test } from 'vitest'
+import type { RecordedEvent } from '../../src/contract/events.ts'
+import { absent, fold } from '../../src/machines/fold.ts'
 import { events, ledger, schemaMigrations } from '../../src/events/schema.ts'
 import { projections } from '../../src/projections/projector.ts'
+import { promisedSql } from '../../src/projections/queries.ts'
+import { rebuildProjections } from '../../src/projections/rebuild.ts'
 import { subnetAllocationsTable, vmLifecycleTable, vmsTable } from '../../src/projections/schema.ts'
+import { samples } from '../support/samples.ts'
 import { openTemporaryStore } from './recorded.ts'
 
 const known = [events, ledger, schemaMigrations, vmsTable, vmLifecycleTable, subnetAllocationsTable]
@@ -17,6 +22,31 @@ function migrated() {
   onTestFinished(() => close())
   return store.db
 }
+
+const askPromised = `EXPLAIN QUERY PLAN ${promisedSql}`
+
+describe('the index of what was promised on disk', () => {
+  test.each(['migrated', 'rebuilt'])('answers from a database that is %s', (how) => {
+    const { store, close } = openTemporaryStore()
+    onTestFinished(() => close())
+    if (how === 'rebuilt') rebuildProjections(store.db, store.log, absent, fold)
+    expect(store.db.prepare(askPromised).get()).toMatchObject({
+      detail: 'SCAN vms USING INDEX vms_promised',
+    })
+  })
+})
+
+describe('a row', () => {
+  test('has the columns of its projection in their order', () => {
+    const type = 'subnet.allocated'
+    const event = { type, data: samples[type], recordedAt: '2026-01-01T00:00:00.000Z' } as const
+    const row = { ...event, position: 1, version: 1 } as RecordedEvent
+    for (const { change, columns } of projections) {
+      const put = change(row, 'vm-1', fold(absent, event))
+      expect(put?.op === 'put' && Object.keys(put.row)).toEqual(columns)
+    }
+  })
+})
 
 describe('the table', () => {
   test.each(tables)('%s has the same columns in drizzle and in the database', (name, table) => {
