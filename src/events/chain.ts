@@ -12,17 +12,19 @@ export const genesis = '00'.repeat(32)
 export function chainHash(previous: string, row: Omit<EventRow, 'hash'>): string {
   const text =
     previous +
-    frame(String(row.position)) +
-    frame(row.eventId) +
-    frame(row.streamId) +
-    frame(String(row.version)) +
-    frame(row.type) +
-    frame(String(row.schemaVersion)) +
+    frameAscii(String(row.position)) +
+    frameAscii(row.eventId) +
+    frameAscii(row.streamId) +
+    frameAscii(String(row.version)) +
+    frameAscii(row.type) +
+    frameAscii(String(row.schemaVersion)) +
     frame(row.data) +
     frame(row.metadata) +
-    frame(row.occurredAt) +
-    frame(row.recordedAt)
+    frameAscii(row.occurredAt) +
+    frameAscii(row.recordedAt)
   return hash('sha256', text, 'hex')
 }
 
 const frame = (column: string): string => `${Buffer.byteLength(column)}:${column},`
+/** Ids, names and times: nothing else is ever recorded there, and what is put there later is another text. */
+const frameAscii = (column: string): string => `${column.length}:${column},`

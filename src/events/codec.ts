@@ -74,7 +74,7 @@ export function decode(
     metadata: parseMetadata(row),
     occurredAt: row.occurredAt,
     recordedAt: row.recordedAt,
-    hash: row.hash.toString('hex'),
+    hash: row.hash,
   } as RecordedEvent
 }
 

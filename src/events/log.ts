@@ -75,7 +75,8 @@ export type Log<State> = {
 }
 
 const columns = `position, event_id AS eventId, stream_id AS streamId, version, type,
-  schema_version AS schemaVersion, data, metadata, occurred_at AS occurredAt, recorded_at AS recordedAt, hash`
+  schema_version AS schemaVersion, data, metadata, occurred_at AS occurredAt, recorded_at AS recordedAt,
+  lower(hex(hash)) AS hash`
 
 /** `schemaVersion` is this program's: once a newer one has migrated the file, appending stops. */
 export function openLog<State>(

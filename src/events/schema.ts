@@ -14,8 +14,8 @@ export const events = sqliteTable('events', {
   recordedAt: text('recorded_at').notNull(),
   hash: blob({ mode: 'buffer' }).notNull(),
 })
-/** One event exactly as it is stored. */
-export type EventRow = typeof events.$inferSelect
+/** One event exactly as it is stored, but for `hash`, which is read as hex. */
+export type EventRow = Omit<typeof events.$inferSelect, 'hash'> & { readonly hash: string }
 
 export const ledger = sqliteTable('ledger', {
   ledgerId: text('ledger_id').notNull(),

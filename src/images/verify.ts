@@ -79,7 +79,7 @@ function walk(rowsAfter: RowsAfter, rules: ImageRules, report: Report) {
       checkRow(row, head, versions, report)
       versions.set(row.streamId, row.version)
       // The stored hash, so that one tampered row is one finding and not all that follow.
-      head = { position: row.position, hash: row.hash.toString('hex') }
+      head = { position: row.position, hash: row.hash }
       events += 1
       const event = decodeOrReport(row, report)
       if (event !== null)
@@ -96,7 +96,7 @@ function checkRow(
 ): void {
   const at = { position: row.position, row: row.streamId }
   if (row.position !== head.position + 1) report('position_gap', 'events', at)
-  if (chainHash(head.hash, row) !== row.hash.toString('hex')) report('hash_mismatch', 'events', at)
+  if (chainHash(head.hash, row) !== row.hash) report('hash_mismatch', 'events', at)
   if (row.version !== (versions.get(row.streamId) ?? 0) + 1) report('version_gap', 'events', at)
 }
 

@@ -156,15 +156,14 @@ function decodeOrReport(row: EventRow, report: Report): RecordedEvent | null {
 
 function checkAnchor(row: EventRow, { expectHead }: VerifyOptions, report: Report): void {
   if (expectHead?.position !== row.position) return
-  const hash = row.hash.toString('hex')
-  if (hash !== expectHead.hash)
+  if (row.hash !== expectHead.hash)
     report({
       kind: 'head_differs',
       table: 'events',
       position: row.position,
       column: 'hash',
       expected: expectHead.hash,
-      found: hash,
+      found: row.hash,
     })
 }
 
@@ -190,14 +189,13 @@ class ChainCheck {
         found: position,
       })
     const expected = chainHash(this.head.hash, row)
-    const found = row.hash.toString('hex')
-    if (expected !== found)
+    if (expected !== row.hash)
       this.#report({
         ...at,
         kind: 'hash_mismatch',
         column: 'hash',
         expected,
-        found,
+        found: row.hash,
       })
     const version = (this.#versions.get(row.streamId) ?? 0) + 1
     if (row.version !== version)
@@ -211,6 +209,6 @@ class ChainCheck {
       })
     this.#versions.set(row.streamId, row.version)
     // The stored hash, so that one tampered row is one finding and not all that follow.
-    this.head = { position, hash: found }
+    this.head = { position, hash: row.hash }
   }
 }

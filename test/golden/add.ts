@@ -5,8 +5,9 @@ import { join } from 'node:path'
 import { catalogue, type EventType, isEventType } from '../../src/contract/events.ts'
 import { vmOfStream } from '../../src/contract/ids.ts'
 import { chainHash, genesis } from '../../src/events/chain.ts'
+import type { EventRow } from '../../src/events/schema.ts'
 import { samples } from '../support/samples.ts'
-import { foldRows, goldenFiles, missingTypes, type StoredRow } from './golden.ts'
+import { foldRows, goldenFiles, missingTypes } from './golden.ts'
 
 const [, , name = ''] = process.argv
 const file = join(import.meta.dirname, `${name}.jsonl`)
@@ -24,7 +25,7 @@ function wholeLife(): EventType[] {
   return Object.keys(catalogue).filter(isEventType)
 }
 
-function rowsOf(all: readonly EventType[]): StoredRow[] {
+function rowsOf(all: readonly EventType[]): EventRow[] {
   let hash = genesis
   const versions = new Map<string, number>()
   const before =

@@ -10,10 +10,8 @@ import { decode } from '../../src/events/codec.ts'
 import type { EventRow } from '../../src/events/schema.ts'
 import { absent, fold } from '../../src/machines/fold.ts'
 
-/** A row of the table `events`; the hash in hex. */
-export type StoredRow = Omit<EventRow, 'hash'> & { readonly hash: string }
 /** One line of a file: a stored row, and of a VM's row the fold of its stream up to it. */
-export type GoldenLine = { readonly row: StoredRow; readonly after: VmState | null }
+export type GoldenLine = { readonly row: EventRow; readonly after: VmState | null }
 
 export const goldenFiles = (folder = import.meta.dirname): string[] =>
   readdirSync(folder)
@@ -27,10 +25,10 @@ export const linesOf = (file: string): GoldenLine[] =>
     .map((line) => JSON.parse(line) as GoldenLine)
 
 /** The rows with their folds, read as the log reads them. */
-export function foldRows(rows: readonly StoredRow[]): GoldenLine[] {
+export function foldRows(rows: readonly EventRow[]): GoldenLine[] {
   const states = new Map<string, VmState>()
   return rows.map((row) => {
-    const event = decode({ ...row, hash: Buffer.from(row.hash, 'hex') })
+    const event = decode(row)
     const vm = vmOfStream(event.streamId)
     if (vm === null) return { row, after: null }
     const after = fold(states.get(vm) ?? absent, event as unknown as VmEvent)

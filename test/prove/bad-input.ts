@@ -495,7 +495,7 @@ const rowOf = (type: string, data: string): Parameters<typeof decode>[0] => ({
     '{"actor":"a","correlationId":null,"causationId":null,"bootId":null,"pid":1,"machineVersion":1}',
   occurredAt: '2026-01-01T00:00:00.000Z',
   recordedAt: '2026-01-01T00:00:00.000Z',
-  hash: Buffer.alloc(32),
+  hash: '00'.repeat(32),
 })
 
 /** A ledger in which three VMs lived and one was cleaned. */
