@@ -41,9 +41,9 @@ describe('a row', () => {
     const type = 'subnet.allocated'
     const event = { type, data: samples[type], recordedAt: '2026-01-01T00:00:00.000Z' } as const
     const row = { ...event, position: 1, version: 1 } as RecordedEvent
-    for (const { change, columns } of projections) {
-      const put = change(row, 'vm-1', fold(absent, event))
-      expect(put?.op === 'put' && Object.keys(put.row)).toEqual(columns)
+    for (const projection of projections) {
+      const put = projection.change(row, 'vm-1', fold(absent, event))
+      expect(put?.op === 'put' && Object.keys(put.row)).toEqual(projection.columns)
     }
   })
 })
