@@ -1,5 +1,6 @@
 /** What went wrong, as an exit code, one line for people and one for programs. */
 import { type ErrorCode, LedgerError } from '../contract/errors.ts'
+import { errnoOf, messageOf } from '../contract/thrown.ts'
 import { printJson, talk, visible } from './output.ts'
 
 export const exitCodes = {
@@ -69,14 +70,9 @@ export function codeOfUsage(message: string): void {
 function wordsFor(error: unknown): Told {
   if (error instanceof LedgerError)
     return { code: error.code, message: error.message, vm: error.vmId }
-  const message = error instanceof Error ? error.message : String(error)
-  const code = meaningOf[errnoOf(error)]
+  const message = messageOf(error)
+  const code = meaningOf[errnoOf(error) ?? '']
   if (code !== undefined) return { code, message, vm: null }
   const told = `internal error: ${visible(message)}; set VMLEDGER_DEBUG=1 for the stack`
   return { code: 'INTERNAL', message: told, vm: null }
-}
-
-function errnoOf(error: unknown): string {
-  const code = error instanceof Error && 'code' in error ? error.code : undefined
-  return typeof code === 'string' ? code : ''
 }

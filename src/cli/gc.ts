@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs'
 import type { Command } from 'commander'
 import { LedgerError } from '../contract/errors.ts'
 import { vmId } from '../contract/ids.ts'
+import { messageOf } from '../contract/thrown.ts'
 import type { ForeignDirReport } from '../foreign.ts'
 import type { ImageGcReport } from '../images/answers.ts'
 import type { Failure } from '../host/port.ts'
@@ -184,5 +185,5 @@ async function lookThroughImages(options: GcOptions): Promise<ImagesLooked> {
 /** What went wrong with VMs decides the exit code, unless the images' log itself is corrupt. */
 function refuse(error: unknown, code: number): void {
   if (code === exitCodes.ok || codeOfError(error) === exitCodes.corrupt) throw error
-  talk(`images: ${error instanceof Error ? error.message : String(error)}`)
+  talk(`images: ${messageOf(error)}`)
 }

@@ -8,6 +8,7 @@ import {
   readSync,
   type BigIntStats,
 } from 'node:fs'
+import { codeOf } from '../contract/thrown.ts'
 import type { ForeignFacts, ForeignLock, Mark } from './foreign-dirs.ts'
 import { parseSentinel, parseVmState, type VmState } from './foreign-marks.ts'
 
@@ -180,10 +181,4 @@ function isStillNamed(directory: OpenDir, layout: Layout, fd: number): boolean {
   } catch {
     return false
   }
-}
-
-/** `ENOENT` and the like. */
-export function codeOf(error: unknown): string {
-  const code = error instanceof Error && 'code' in error ? error.code : undefined
-  return typeof code === 'string' ? code : 'UNKNOWN'
 }

@@ -1,5 +1,6 @@
 /** One sweep over directories of other supervisors: facts, judgement, a last look under the lock, deletion. */
 import { closeSync, fstatSync, readdirSync, readlinkSync, unlinkSync } from 'node:fs'
+import { codeOf, messageOf } from '../contract/thrown.ts'
 import {
   foreignGraceMs,
   judgeForeignDir,
@@ -11,7 +12,6 @@ import {
 } from './foreign-dirs.ts'
 import {
   below,
-  codeOf,
   lockState,
   openDir,
   readFacts,
@@ -205,9 +205,6 @@ function withoutSentinel(parent: OpenDir, name: string, reclaimed: ForeignResult
     return { ...reclaimed, action: 'failed', reason, error: codeOf(error) }
   }
 }
-
-const messageOf = (error: unknown): string =>
-  error instanceof Error ? error.message : String(error)
 
 const kept = (path: string, { because, reason }: Judgement & { verdict: 'keep' }) =>
   ({ path, action: 'kept', because, bytes: 0, reason, error: null }) as const

@@ -9,8 +9,9 @@ import {
   type Stats,
 } from 'node:fs'
 import { setImmediate as breathe } from 'node:timers/promises'
+import { codeOf } from '../contract/thrown.ts'
 import type { ForeignTree } from './foreign-dirs.ts'
-import { codeOf, type OpenDir } from './foreign-files.ts'
+import type { OpenDir } from './foreign-files.ts'
 
 const entriesMax = 1_000_000
 const depthMax = 128

@@ -1,6 +1,7 @@
 /** Whether any process uses something of a tree: it is walked, and all that is open is compared with it. */
 import { closeSync } from 'node:fs'
-import { codeOf, openDir, type OpenDir } from './foreign-files.ts'
+import { codeOf } from '../contract/thrown.ts'
+import { openDir, type OpenDir } from './foreign-files.ts'
 import { type ForeignContents, type ForeignUse, pathOf } from './foreign-sweep.ts'
 import { lookAtTree } from './foreign-tree.ts'
 

@@ -15,6 +15,7 @@ import { fileURLToPath } from 'node:url'
 import Database from 'better-sqlite3'
 import { LedgerError } from '../contract/errors.ts'
 import { limits } from '../contract/limits.ts'
+import { messageOf } from '../contract/thrown.ts'
 import type { Migration } from './migration.ts'
 import { giveTo } from './owner.ts'
 import { isBusy } from './sqlite-errors.ts'
@@ -225,5 +226,3 @@ export function packageRoot(): string {
 }
 
 const checksumOf = (migration: Migration): string => hash('sha256', migration.sql)
-const messageOf = (error: unknown): string =>
-  error instanceof Error ? error.message : String(error)

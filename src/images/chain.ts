@@ -9,6 +9,7 @@ import {
   realpathSync,
   type BigIntStats,
 } from 'node:fs'
+import { codeOf, errnoOf } from '../contract/thrown.ts'
 import { headerBytes, parseQcow2, type ImageHeader } from './qcow2.ts'
 
 /** One file of a chain, by its real path and its inode: other names of the same image match. */
@@ -148,7 +149,7 @@ function readNode(named: string, format: string | null, buffer: Buffer): Node {
     return imageNode(path, stats, needsOf(header, [...new Set([above(named), above(path)])]))
   } catch (error) {
     if (error instanceof Broken) return fault(error.message)
-    const code = codeOf(error)
+    const code = errnoOf(error)
     if (code === null) throw error
     return fault(`it cannot be read: ${code}`)
   }
@@ -215,8 +216,3 @@ function fill(fd: number, buffer: Buffer): Buffer {
 }
 
 const isImageFile = (stats: BigIntStats): boolean => stats.isFile() || stats.isBlockDevice()
-
-function codeOf(error: unknown): string | null {
-  const code = error instanceof Error && 'code' in error ? error.code : null
-  return typeof code === 'string' ? code : null
-}

@@ -15,6 +15,7 @@ import {
 } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { LedgerError } from '../contract/errors.ts'
+import { codeOf } from '../contract/thrown.ts'
 import { giveTo } from '../events/owner.ts'
 
 /** A regular file named `*.ext4`, as it was when we looked. */
@@ -50,13 +51,6 @@ const blockBytes = 512n
 const chunkBytes = 1024 * 1024
 const atOnce = 64
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_RDWR } = constants
-
-export const codeOf = (error: unknown): string =>
-  error instanceof Error && 'code' in error && typeof error.code === 'string'
-    ? error.code
-    : 'UNKNOWN'
-export const messageOf = (error: unknown): string =>
-  error instanceof Error ? error.message : String(error)
 
 /** Works through a list, a bounded number at a time; answers in the order of the items. */
 export async function eachOf<T, R>(

@@ -1,6 +1,7 @@
 /** Image gc: what nobody can need is deleted; what may be needed, or cannot be judged, is kept and said. */
 import { hash } from 'node:crypto'
-import { type Candidate, listImages, type Listing, messageOf, restoreTrash } from './files.ts'
+import { messageOf } from '../contract/thrown.ts'
+import { type Candidate, listImages, type Listing, restoreTrash } from './files.ts'
 import type { ImageGcFile, ImageGcReport, Unreadable } from './answers.ts'
 import {
   type Doomed,

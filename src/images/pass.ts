@@ -1,7 +1,8 @@
 /** One pass of the image gc: what it is given, and what it answers of every file. */
 import type { ImagePin, Witness } from '../contract/images.ts'
+import { codeOf, messageOf } from '../contract/thrown.ts'
 import type { ImageGcFile, ImageGcReport, Unreadable } from './answers.ts'
-import { type Candidate, codeOf, messageOf } from './files.ts'
+import type { Candidate } from './files.ts'
 import type { ImageStore } from './store.ts'
 
 export type ImageGc = {

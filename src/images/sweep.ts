@@ -1,7 +1,7 @@
 /** The deletion itself: intent, a last look, the trash, one more look, and only then the end. */
+import { codeOf } from '../contract/thrown.ts'
 import type { ImageGcFile, Unreadable } from './answers.ts'
 import {
-  codeOf,
   eachOf,
   FileRefused,
   type Folder,

@@ -3,10 +3,11 @@ import { type Dirent } from 'node:fs'
 import { lstat, readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { NeededFile, Testimony, Witness } from '../contract/images.ts'
+import { codeOf, messageOf } from '../contract/thrown.ts'
 import type { NamedPath, NamedPaths } from './answers.ts'
 import type { ChainReader } from './chain.ts'
 import { type Qcow2Finder, qcow2Finder } from './first-bytes.ts'
-import { codeOf, eachOf, messageOf } from './files.ts'
+import { eachOf } from './files.ts'
 
 /** What the witnesses say of every file, and which of them could not say anything. */
 export type Seen = {

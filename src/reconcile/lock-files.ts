@@ -2,6 +2,7 @@
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { type VmId, vmId, vmIdPattern } from '../contract/ids.ts'
+import { messageOf } from '../contract/thrown.ts'
 import type { Host, Place } from '../host/port.ts'
 import type { Logger } from '../logger.ts'
 import { isCrash } from './crash.ts'
@@ -13,7 +14,7 @@ export function forgetLocks(host: Host, place: Place): string | null {
     return null
   } catch (error) {
     if (isCrash(error)) throw error
-    const why = error instanceof Error ? error.message : String(error)
+    const why = messageOf(error)
     return `its lock files are still there: ${why}; the next pass tries again`
   }
 }

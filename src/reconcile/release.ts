@@ -3,6 +3,7 @@ import { assert } from '../contract/errors.ts'
 import type { VmId } from '../contract/ids.ts'
 import { type BadOutcome, type GoodOutcome, isGood, resourceKey } from '../contract/resources.ts'
 import type { HeldResource } from '../contract/state.ts'
+import { messageOf } from '../contract/thrown.ts'
 import { timestamp } from '../clock.ts'
 import type { Fence, Released } from '../host/port.ts'
 import { isVolatile } from '../host/resources.ts'
@@ -93,7 +94,7 @@ async function releaseOne(
   } catch (error) {
     if (isCrash(error)) throw error
     // Drivers answer and never throw; one that does is no reason to leave the rest as it is.
-    return refused('failed', 'DRIVER_THREW', error instanceof Error ? error.message : String(error))
+    return refused('failed', 'DRIVER_THREW', messageOf(error))
   } finally {
     if (held.kind === 'process') await fence.refresh()
   }

@@ -1,6 +1,7 @@
 /** Turns what a host answers (errno, exit codes) into the ledger's words. */
 import { redactText } from '../../contract/redact.ts'
 import type { BadOutcome } from '../../contract/resources.ts'
+import { codeOf, messageOf } from '../../contract/thrown.ts'
 import type { Created, Failure, Observed, Released } from '../port.ts'
 import type { CommandResult } from './command.ts'
 
@@ -12,14 +13,7 @@ export const failure = (code: string, message: string): Failure => ({
   message: redactText(message.trim().replaceAll(/\s*\n\s*/g, ' ')).slice(0, messageCharsMax),
 })
 
-/** `ENOENT` and the like; `UNKNOWN` for what carries no code. */
-export function codeOf(error: unknown): string {
-  const code = error instanceof Error && 'code' in error ? error.code : undefined
-  return typeof code === 'string' ? code : 'UNKNOWN'
-}
-
-export const failureOf = (error: unknown): Failure =>
-  failure(codeOf(error), error instanceof Error ? error.message : String(error))
+export const failureOf = (error: unknown): Failure => failure(codeOf(error), messageOf(error))
 
 /** A refused permission is never "gone", and a mount in the way is not a failure of ours. */
 export function outcomeOf(code: string): BadOutcome {

@@ -1,7 +1,7 @@
 /** What `doctor` asks of this host: whether the drivers and the verdicts have what they need. */
 import { closeSync, constants, openSync } from 'node:fs'
+import { codeOf } from '../../contract/thrown.ts'
 import type { HostCheck } from '../port.ts'
-import { codeOf } from './answers.ts'
 import { run, succeeded } from './command.ts'
 import { bootId, machineId, namespaceId } from './identity.ts'
 import { readStat, textOf } from './proc.ts'

@@ -1,6 +1,7 @@
 /** Runs one host command: no shell, bounded in time and output, and never in the caller's process group. */
 import { spawn, type ChildProcess } from 'node:child_process'
 import { redactText } from '../../contract/redact.ts'
+import { messageOf } from '../../contract/thrown.ts'
 
 export type CommandOptions = {
   readonly input?: string
@@ -152,7 +153,7 @@ function notStarted(command: string, error: unknown): CommandResult {
   const code = error instanceof Error && 'code' in error ? error.code : null
   // EACCES also where a directory of PATH cannot be read: nothing that this user may run was found.
   const missing = code === 'ENOENT' || (code === 'EACCES' && !command.includes('/'))
-  const message = error instanceof Error ? error.message : String(error)
+  const message = messageOf(error)
   const stderr = missing
     ? `\`${command}\` is not installed, or not executable for this user`
     : message

@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { constants } from 'node:fs'
 import { chmod, open, opendir, rename, rmdir, unlink } from 'node:fs/promises'
-import { codeOf } from './answers.ts'
+import { codeOf } from '../../contract/thrown.ts'
 import { NotOurs, at, mountOf, openDir, type Dir, type EntryName } from './descriptors.ts'
 
 /** Something is mounted inside the tree: what lies behind it is not ours to judge. */

@@ -2,8 +2,9 @@
 import { randomBytes } from 'node:crypto'
 import { mkdir, readdir, readFile, readlink, rename } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
+import { codeOf } from '../../contract/thrown.ts'
 import type { Failure, Emptied, Place } from '../port.ts'
-import { codeOf, failureOf } from './answers.ts'
+import { failureOf } from './answers.ts'
 import { CrossesMount, OutOfTime, deleteTree, giveAccess, type FileNumber } from './delete-tree.ts'
 import {
   NotOurs,

@@ -2,6 +2,7 @@
 import { mkdir, readdir, rmdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { HeldResource } from '../../contract/state.ts'
+import { codeOf } from '../../contract/thrown.ts'
 import type {
   Created,
   Driver,
@@ -15,7 +16,6 @@ import type {
 import {
   absent,
   badBy,
-  codeOf,
   confirmedBy,
   exists,
   failureOf,

@@ -3,12 +3,12 @@ import { constants } from 'node:fs'
 import { copyFile, open, unlink, type FileHandle } from 'node:fs/promises'
 import { isAbsolute } from 'node:path'
 import type { HeldResource } from '../../contract/state.ts'
+import { codeOf } from '../../contract/thrown.ts'
 import type { Created, Driver, DriverContext, Failure, Observed, Place, Released } from '../port.ts'
 import {
   absent,
   bad,
   badBy,
-  codeOf,
   commandFailure,
   exists,
   failure,

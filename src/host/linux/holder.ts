@@ -1,7 +1,8 @@
 /** From the name of a resource to the open directory that holds it, through no link. */
 import { basename, dirname } from 'node:path'
+import { codeOf } from '../../contract/thrown.ts'
 import type { Observed, Place } from '../port.ts'
-import { codeOf, failureOf, foreign, unknown } from './answers.ts'
+import { failureOf, foreign, unknown } from './answers.ts'
 import { NotOurs, openParent, openStrictly, type Dir } from './descriptors.ts'
 
 /** What an error on the way to a name says about what stands there. */

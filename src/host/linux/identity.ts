@@ -2,7 +2,7 @@
 import { readFileSync, readlinkSync } from 'node:fs'
 import { hostname } from 'node:os'
 import type { ProcessIdentity } from '../../contract/resources.ts'
-import { codeOf } from './answers.ts'
+import { codeOf } from '../../contract/thrown.ts'
 import { readStat } from './proc.ts'
 
 export type NamespaceKind = 'pid' | 'time' | 'net'

@@ -10,7 +10,8 @@ import {
   unlinkSync,
 } from 'node:fs'
 import { basename, dirname } from 'node:path'
-import { codeOf, failureOf } from './answers.ts'
+import { codeOf } from '../../contract/thrown.ts'
+import { failureOf } from './answers.ts'
 import { run } from './command.ts'
 
 export type LockMode = 'shared' | 'exclusive'

@@ -1,8 +1,9 @@
 /** Keeps the end of a VM's logs when its state directory goes. */
 import { constants } from 'node:fs'
 import { open, readdir, rename, unlink, type FileHandle } from 'node:fs/promises'
+import { codeOf } from '../../contract/thrown.ts'
 import type { Failure, KeptLogs, Place } from '../port.ts'
-import { codeOf, failure, failureOf } from './answers.ts'
+import { failure, failureOf } from './answers.ts'
 import { makeDir } from './deletion.ts'
 import { at, inheritOwner, lookAt, openDir, openStrictly, type Dir } from './descriptors.ts'
 

@@ -2,8 +2,8 @@
 import { constants } from 'node:fs'
 import { open, readdir } from 'node:fs/promises'
 import type { Identity } from '../../contract/resources.ts'
+import { codeOf } from '../../contract/thrown.ts'
 import type { Place } from '../port.ts'
-import { codeOf } from './answers.ts'
 import { at, fileIdentity, inheritOwner, openDir, type Dir } from './descriptors.ts'
 
 const marker = '.vmledger'

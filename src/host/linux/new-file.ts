@@ -1,8 +1,9 @@
 /** Makes one file under a name that must be free: filled under another name, synced, then linked into place. */
 import { constants } from 'node:fs'
 import { link, open, unlink, type FileHandle } from 'node:fs/promises'
+import { codeOf } from '../../contract/thrown.ts'
 import type { Created, Failure } from '../port.ts'
-import { codeOf, exists, failureOf, notCreated } from './answers.ts'
+import { exists, failureOf, notCreated } from './answers.ts'
 import {
   NotOurs,
   at,

@@ -1,7 +1,8 @@
 /** Every file that the kernel knows to be in use: open, mapped, locked, or behind a loop device. */
 import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
 import type { NeededFile, Testimony } from '../../contract/images.ts'
-import { codeOf, failureOf } from './answers.ts'
+import { codeOf } from '../../contract/thrown.ts'
+import { failureOf } from './answers.ts'
 import { describePid } from './proc.ts'
 
 /** Something that may hide a user of the file: then nobody knows. */

@@ -1,6 +1,6 @@
 /** Reads /proc: what a pid is, and who holds a lock, a file or a TAP. Evidence for people, except `readStat`. */
 import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
-import { codeOf } from './answers.ts'
+import { codeOf } from '../../contract/thrown.ts'
 
 export type ProcessStat = {
   readonly state: string

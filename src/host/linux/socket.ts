@@ -3,12 +3,12 @@ import { unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Identity } from '../../contract/resources.ts'
 import type { HeldResource } from '../../contract/state.ts'
+import { codeOf } from '../../contract/thrown.ts'
 import type { Created, Driver, Observed, Place, Released } from '../port.ts'
 import {
   absent,
   bad,
   badBy,
-  codeOf,
   confirmedBy,
   exists,
   failure,
