@@ -1,4 +1,5 @@
 /** What a supervisor asks at its start: was there a boot, what did it take, and which VMs wait for an owner. */
+import { setTimeout as sleep } from 'node:timers/promises'
 import { CorruptEventError, LedgerError } from './contract/errors.ts'
 import type { VmId } from './contract/ids.ts'
 import { type HeldResource, heldResources, type VmState } from './contract/state.ts'
@@ -47,8 +48,8 @@ export async function recover(deps: RecoverDependencies): Promise<Recovery> {
   const isNewBoot = bootId !== null && lastBootId(deps.journal) !== bootId
   const recording = isNewBoot ? recordBoot(bootId, deps.journal) : Promise.resolve(true)
   const found = await look(deps, deadline)
-  const isRecorded = await Promise.race([recording, sleep(deadline - performance.now())])
-  return { ...found, isNewBoot, isComplete: found.isComplete && isRecorded === true }
+  const isRecorded = await Promise.race([recording, timeUp(deadline)])
+  return { ...found, isNewBoot, isComplete: found.isComplete && isRecorded }
 }
 
 /** All of them, however long it takes. @internal */
@@ -189,5 +190,5 @@ function isSelf(owner: VmState['context']['owner'], host: Host): boolean {
   )
 }
 
-const sleep = (ms: number): Promise<void> =>
-  new Promise((resolve) => setTimeout(resolve, Math.max(0, ms)).unref())
+const timeUp = (deadline: number): Promise<false> =>
+  sleep(Math.max(0, deadline - performance.now()), false, { ref: false })

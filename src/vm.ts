@@ -1,5 +1,6 @@
 /** One VM in its supervisor's hands: record what happens, acquire and give back what it owns. */
 import type { ChildProcess, SpawnOptions } from 'node:child_process'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { assert, LedgerError } from './contract/errors.ts'
 import type { EventData, RecordedEvent } from './contract/events.ts'
 import type { VmId } from './contract/ids.ts'
@@ -78,6 +79,8 @@ const stoppablePhases: ReadonlySet<string> = new Set([
 ])
 const graceMsDefault = 10_000
 const pollMs = 50
+/** A wait that something else may end first must not keep the process alive. */
+const unreferenced = { ref: false } as const
 
 export class Vm {
   readonly id: VmId
@@ -247,7 +250,7 @@ export class Vm {
           () => false,
         )
       // A guest that cannot be asked will not end by itself, however long it is waited for.
-      const isAsked = await Promise.race([asked, sleep(graceMs).then(() => true)])
+      const isAsked = await Promise.race([asked, sleep(graceMs, true, unreferenced)])
       if (isAsked) await this.#vmmEnds(graceMs)
     }
     const problem = await this.#endVmm()
@@ -316,7 +319,7 @@ export class Vm {
       const report = await this.#deps.clean(this.id)
       const isOver = performance.now() > deadline
       if (report.result !== 'kept' || isOver || !this.#isBeingCleaned()) return report
-      await new Promise((resolve) => setTimeout(resolve, pollMs))
+      await sleep(pollMs)
     }
   }
 
@@ -402,7 +405,10 @@ export class Vm {
     const child = this.#child
     if (child === null) return this.#adoptedEnds(graceMs)
     if (child.exitCode !== null || child.signalCode !== null) return
-    await Promise.race([new Promise((resolve) => child.once('exit', resolve)), sleep(graceMs)])
+    await Promise.race([
+      new Promise((resolve) => child.once('exit', resolve)),
+      sleep(graceMs, null, unreferenced),
+    ])
   }
 
   /** Nobody tells of the end of a process that is no child. */
@@ -411,8 +417,7 @@ export class Vm {
     const vmm = this.state().context.process
     if (vmm === null) return
     const deadline = performance.now() + graceMs
-    while (host.verdict(vmm).verdict !== 'dead' && performance.now() < deadline)
-      await new Promise((resolve) => setTimeout(resolve, pollMs))
+    while (host.verdict(vmm).verdict !== 'dead' && performance.now() < deadline) await sleep(pollMs)
   }
 
   async #create(driver: Driver, resource: Resource, context: DriverContext): Promise<Acquired> {
@@ -510,5 +515,3 @@ function only(events: readonly RecordedEvent[]): RecordedEvent {
 }
 
 const keyOf = (ref: ResourceRef): string => (typeof ref === 'string' ? ref : ref.key)
-const sleep = (ms: number): Promise<void> =>
-  new Promise((resolve) => setTimeout(resolve, ms).unref())
