@@ -1,6 +1,7 @@
 /** What a person gives up on: recorded and never touched; its octet comes back once it is seen gone. */
 import { CorruptEventError, type ErrorCode, LedgerError } from './contract/errors.ts'
 import type { VmId } from './contract/ids.ts'
+import { limits } from './contract/limits.ts'
 import { resourceKey } from './contract/resources.ts'
 import {
   abandonedResources,
@@ -34,9 +35,6 @@ type Dependencies = Pick<
   'recorder' | 'record' | 'host' | 'placeOf' | 'newId' | 'clean' | 'databaseKey'
 >
 
-const shortTextMax = 256
-const textMax = 8_000
-
 /**
  * One transaction under the VM's fence: claim, what is given up, and the end of the claim. No process can die
  * in the middle of it, and whoever else claims meanwhile makes it fail as a whole.
@@ -61,8 +59,8 @@ export async function abandon(
     const keys = abandonable(vmId, state, key)
     const facts = gather(state, fence, deps.host, deps.databaseKey)
     refuseLiving(vmId, state, facts)
-    const reason = deps.clean(vmId, said.reason).slice(0, textMax)
-    const by = deps.clean(vmId, said.by).slice(0, shortTextMax)
+    const reason = deps.clean(vmId, said.reason).slice(0, limits.textCharsMax)
+    const by = deps.clean(vmId, said.by).slice(0, limits.shortTextCharsMax)
     await record(vmId, draftsOf(state, keys, facts, { reason, by }, deps), deps)
     forgetWhenCleaned(vmId, place, fence, deps)
     return { vm: vmId, abandoned: keys }
@@ -135,7 +133,7 @@ function endOf(context: VmState['context'], keys: readonly string[], generation:
   const left = heldResources(context).filter(({ key }) => !keys.includes(key))
   if (left.length === 0) return { type: 'cleanup.finished', data: { generation } }
   const message = `${keys.join(', ')} given up; still held: ${left.map(({ key }) => key).join(', ')}`
-  const error = { code: 'ABANDONED', message: message.slice(0, textMax) }
+  const error = { code: 'ABANDONED', message: message.slice(0, limits.textCharsMax) }
   return { type: 'cleanup.failed', data: { error, generation, retryAt: null } }
 }
 

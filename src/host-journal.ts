@@ -39,8 +39,6 @@ export type HostJournalOptions = RecorderOptions & { readonly isOpen: () => bool
 type Prepared = Omit<NewEvent, 'recordedAt'>
 
 const pageEvents = 1_000
-/** Longer texts are cut: what happened must be recorded even where its reason is too long. */
-const textMax = 8_000
 
 export function hostJournal(options: HostJournalOptions): HostJournal {
   const { log, clock, newId, onRecorded } = options
@@ -153,7 +151,9 @@ function redacted(data: object): object {
     if (typeof value !== 'string') return [name, value]
     return [
       name,
-      name === 'reason' ? redactText(value).slice(0, textMax) : redactProof(value, none),
+      name === 'reason'
+        ? redactText(value).slice(0, limits.textCharsMax)
+        : redactProof(value, none),
     ]
   })
   return Object.fromEntries(fields) as object

@@ -1,6 +1,7 @@
 /** Takes VMs out of the lists, and only those of which nothing is left to clean. */
 import { CorruptEventError, LedgerError } from './contract/errors.ts'
 import type { VmId } from './contract/ids.ts'
+import { limits } from './contract/limits.ts'
 import { abandonedResources } from './contract/state.ts'
 import { mapBounded } from './bounded.ts'
 import type { ReconcileOptions } from './reconcile/options.ts'
@@ -31,8 +32,6 @@ export type RemovalDependencies = {
   readonly redact: (vmId: VmId, text: string) => string
 }
 
-const shortTextMax = 256
-const textMax = 8_000
 const concurrency = 8
 
 /**
@@ -106,8 +105,8 @@ async function recordRemoval(
   { recorder, redact }: RemovalDependencies,
 ): Promise<void> {
   const data = {
-    reason: redact(vmId, reason).slice(0, textMax),
-    by: redact(vmId, by).slice(0, shortTextMax),
+    reason: redact(vmId, reason).slice(0, limits.textCharsMax),
+    by: redact(vmId, by).slice(0, limits.shortTextCharsMax),
   }
   try {
     await recorder.record(vmId, [{ type: 'vm.removed', data }])

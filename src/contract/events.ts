@@ -12,9 +12,10 @@ import {
   resourceKey,
 } from './resources.ts'
 import { vmIdPattern } from './ids.ts'
+import { limits } from './limits.ts'
 
 const text = z.string().max(8192)
-const shortText = z.string().max(256)
+const shortText = z.string().max(limits.shortTextCharsMax)
 const timestamp = z.iso.datetime({ precision: 3 })
 const bytes = z.int().nonnegative()
 const error = z.strictObject({ code: z.string().max(64), message: text })
