@@ -3,12 +3,9 @@ import { constants } from 'node:fs'
 import { copyFile, open, unlink, type FileHandle } from 'node:fs/promises'
 import { isAbsolute } from 'node:path'
 import type { HeldResource } from '../../contract/state.ts'
-import { codeOf } from '../../contract/thrown.ts'
 import type { Created, Driver, DriverContext, Failure, Observed, Place, Released } from '../port.ts'
 import {
-  absent,
   bad,
-  badBy,
   commandFailure,
   exists,
   failure,
@@ -16,10 +13,11 @@ import {
   foreign,
   notCreated,
   released,
+  settledBy,
 } from './answers.ts'
 import { run, succeeded, type CommandResult } from './command.ts'
 import { at, fileIdentity, isSameFile, lookAt, type Dir } from './descriptors.ts'
-import { observedBy, withHolder } from './holder.ts'
+import { byHolder, withHolder } from './holder.ts'
 import { fdsOf } from './network.ts'
 import { makeFile, partialOf } from './new-file.ts'
 import { describePid, openersOf } from './proc.ts'
@@ -49,21 +47,7 @@ export const regularFileDriver = (kind: string, make: Make): Driver => ({
     }
   },
 
-  async observe({ place }, held): Promise<Observed> {
-    try {
-      return await withHolder(place, held.name, (dir, last) => lookIn(dir, last, held))
-    } catch (error) {
-      return observedBy(error)
-    }
-  },
-
-  async release({ place }, held): Promise<Released> {
-    try {
-      return await withHolder(place, held.name, (dir, last) => giveBack(place, dir, last, held))
-    } catch (error) {
-      return codeOf(error) === 'ENOENT' ? absent : badBy(failureOf(error))
-    }
-  },
+  ...byHolder(lookIn, giveBack),
 })
 
 export const fileDriver: Driver = regularFileDriver('file', async (context, spec, dir, name) => {
@@ -132,14 +116,13 @@ async function lookIn(dir: Dir, name: string, held: HeldResource): Promise<Obser
 const isPartial = (held: HeldResource): boolean => held.identity?.['partial'] === true
 
 async function giveBack(
-  place: Place,
   dir: Dir,
   name: string,
   held: HeldResource,
+  place: Place,
 ): Promise<Released> {
-  const seen = await lookIn(dir, name, held)
-  if (seen.outcome === 'absent') return absent
-  if (seen.outcome !== 'present') return bad('unverified', seen.error)
+  const settled = settledBy(await lookIn(dir, name, held))
+  if (settled !== null) return settled
   for (const entry of [name, partialOf(name)]) {
     const found = await lookAt(dir, entry)
     if (found === null) continue

@@ -1,9 +1,34 @@
 /** From the name of a resource to the open directory that holds it, through no link. */
 import { basename, dirname } from 'node:path'
+import type { HeldResource } from '../../contract/state.ts'
 import { codeOf } from '../../contract/thrown.ts'
-import type { Observed, Place } from '../port.ts'
-import { failureOf, foreign, unknown } from './answers.ts'
+import type { Driver, Observed, Place, Released } from '../port.ts'
+import { absent, badBy, failureOf, foreign, unknown } from './answers.ts'
 import { NotOurs, openParent, openStrictly, type Dir } from './descriptors.ts'
+
+type Work<T> = (parent: Dir, last: string, held: HeldResource, place: Place) => Promise<T>
+
+/** Looks at an entry and gives it back: with its directory open, and an answer for what fails on the way there. */
+export const byHolder = (
+  lookIn: Work<Observed>,
+  giveBack: Work<Released>,
+): Pick<Driver, 'observe' | 'release'> => ({
+  async observe({ place }, held) {
+    try {
+      return await withHolder(place, held.name, (dir, last) => lookIn(dir, last, held, place))
+    } catch (error) {
+      return observedBy(error)
+    }
+  },
+
+  async release({ place }, held) {
+    try {
+      return await withHolder(place, held.name, (dir, last) => giveBack(dir, last, held, place))
+    } catch (error) {
+      return codeOf(error) === 'ENOENT' ? absent : badBy(failureOf(error))
+    }
+  },
+})
 
 /** What an error on the way to a name says about what stands there. */
 export function observedBy(error: unknown): Observed {

@@ -3,12 +3,10 @@ import { unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Identity } from '../../contract/resources.ts'
 import type { HeldResource } from '../../contract/state.ts'
-import { codeOf } from '../../contract/thrown.ts'
 import type { Created, Driver, Observed, Place, Released } from '../port.ts'
 import {
   absent,
   bad,
-  badBy,
   confirmedBy,
   exists,
   failure,
@@ -18,7 +16,7 @@ import {
   settledBy,
 } from './answers.ts'
 import { at, fileIdentity, isSameFile, lookAt, type Dir } from './descriptors.ts'
-import { observedBy, withHolder } from './holder.ts'
+import { byHolder, withHolder } from './holder.ts'
 import { describePid } from './proc.ts'
 import { socketUsers } from './sockets.ts'
 import { usedUnseen } from './unseen.ts'
@@ -49,21 +47,7 @@ export const socketDriver: Driver = {
     }
   },
 
-  async observe({ place }, held): Promise<Observed> {
-    try {
-      return await withHolder(place, held.name, (dir, last) => lookIn(dir, last, held))
-    } catch (error) {
-      return observedBy(error)
-    }
-  },
-
-  async release({ place }, held): Promise<Released> {
-    try {
-      return await withHolder(place, held.name, (dir, last) => giveBack(place, dir, last, held))
-    } catch (error) {
-      return codeOf(error) === 'ENOENT' ? absent : badBy(failureOf(error))
-    }
-  },
+  ...byHolder(lookIn, giveBack),
 }
 
 /** The socket itself is not there yet: what can be proved is the directory that it was promised in. */
@@ -81,10 +65,10 @@ async function lookIn(dir: Dir, name: string, held: HeldResource): Promise<Obser
 }
 
 async function giveBack(
-  place: Place,
   dir: Dir,
   name: string,
   held: HeldResource,
+  place: Place,
 ): Promise<Released> {
   const settled = settledBy(await lookIn(dir, name, held))
   if (settled !== null) return settled
