@@ -2,7 +2,7 @@
 import { assert } from '../../contract/errors.ts'
 import type { Identity } from '../../contract/resources.ts'
 import { inBatches } from '../batches.ts'
-import type { Failure, Observed, Released, ReleaseRequest } from '../port.ts'
+import type { Driver, Failure, Observed, Released, ReleaseRequest } from '../port.ts'
 import { bad, badBy, confirmedBy, failure, isStuck, settledBy } from './answers.ts'
 
 /** What stands under one name, or why that cannot be told. */
@@ -16,7 +16,7 @@ export type Target<Found = unknown> = {
 }
 
 /** What a kind must know for that. */
-export type Batch<Found> = {
+type Batch<Found> = {
   look(name: string): Promise<Look<Found>>
   lookAtAll(): Promise<{ readonly all: ReadonlyMap<string, Found> } | { readonly error: Failure }>
   /** What the thing that was found is to this request. */
@@ -31,17 +31,23 @@ export type Batch<Found> = {
 const targetsMax = 200
 export const batchMsMax = 30_000
 
-export async function releaseOne<Found>(
+/** How a kind that is given back in batches is looked at and released, alone or with others. */
+export const byBatch = <Found>(
   batch: Batch<Found>,
-  request: ReleaseRequest,
-): Promise<Released> {
+): Required<Pick<Driver, 'observe' | 'release' | 'releaseMany'>> => ({
+  observe: async (context, held) => batch.judge({ context, held }, await batch.look(held.name)),
+  release: (context, held) => releaseOne(batch, { context, held }),
+  releaseMany: (requests) => releaseMany(batch, requests),
+})
+
+async function releaseOne<Found>(batch: Batch<Found>, request: ReleaseRequest): Promise<Released> {
   const [answer] = await releaseAtOnce(batch, [request])
   assert(answer !== undefined, 'every request has an answer')
   return answer
 }
 
 /** Answers in order, as if each had been released by itself. */
-export async function releaseMany<Found>(
+async function releaseMany<Found>(
   batch: Batch<Found>,
   requests: readonly ReleaseRequest[],
 ): Promise<readonly Released[]> {

@@ -11,7 +11,7 @@ import type {
   ReleaseRequest,
 } from '../port.ts'
 import { commandFailure, exists, failure, foreign, notCreated, unknown } from './answers.ts'
-import { type Batch, batchMsMax, type Look, releaseMany, releaseOne, type Target } from './batch.ts'
+import { batchMsMax, byBatch, type Look, type Target } from './batch.ts'
 import { succeeded } from './command.ts'
 import { fdsOf, netFacts, otherNetwork, tagged } from './network.ts'
 import { escapesTable } from './nft-body.ts'
@@ -21,9 +21,13 @@ export const nftTableDriver: Driver = {
   kind: 'nft_table',
   intentFacts: netFacts,
   create,
-  observe: async (context, held) => judge({ context, held }, await lookAtName(held.name)),
-  release: (context, held) => releaseOne(batch, { context, held }),
-  releaseMany: (requests) => releaseMany(batch, requests),
+  ...byBatch<Table>({
+    look: lookAtName,
+    lookAtAll: lookAtTables,
+    judge,
+    users: () => new Map(),
+    remove,
+  }),
   list,
 }
 
@@ -68,14 +72,6 @@ async function undo(
   return 'found' in left && left.found === null
     ? notCreated(error)
     : { outcome: 'unverified', error }
-}
-
-const batch: Batch<Table> = {
-  look: lookAtName,
-  lookAtAll: lookAtTables,
-  judge,
-  users: () => new Map(),
-  remove,
 }
 
 async function lookAtName(text: string): Promise<Look<Table>> {

@@ -12,7 +12,7 @@ import type {
   ReleaseRequest,
 } from '../port.ts'
 import { commandFailure, exists, failure, foreign, notCreated, unknown } from './answers.ts'
-import { type Batch, batchMsMax, type Look, releaseMany, releaseOne, type Target } from './batch.ts'
+import { batchMsMax, byBatch, type Look, type Target } from './batch.ts'
 import { run, succeeded } from './command.ts'
 import { type Link, lookAtLink, lookAtLinks } from './links.ts'
 import { fdsOf, netFacts, otherNetwork, tagged } from './network.ts'
@@ -22,9 +22,7 @@ export const tapDriver: Driver = {
   kind: 'tap',
   intentFacts: netFacts,
   create,
-  observe: async (context, held) => judge({ context, held }, await lookAtLink(held.name)),
-  release: (context, held) => releaseOne(batch, { context, held }),
-  releaseMany: (requests) => releaseMany(batch, requests),
+  ...byBatch<Link>({ look: lookAtLink, lookAtAll: lookAtLinks, judge, users, remove }),
   list,
 }
 
@@ -81,8 +79,6 @@ async function undo(
     ? notCreated(error)
     : { outcome: 'unverified', error }
 }
-
-const batch: Batch<Link> = { look: lookAtLink, lookAtAll: lookAtLinks, judge, users, remove }
 
 function judge({ context, held }: ReleaseRequest, look: Look<Link>): Observed {
   const elsewhere = otherNetwork(held)
