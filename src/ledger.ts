@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { z } from 'zod'
 import { LedgerError } from './contract/errors.ts'
 import type { RecordedEvent } from './contract/events.ts'
@@ -151,7 +152,8 @@ export class Ledger {
   readonly #secrets = new Map<VmId, Set<string>>()
   readonly #reserve: Reserve
   readonly #release = batchedRelease()
-  readonly #reconcilers = new Set<Reconciler>()
+  /** Aborted by close(): ends what goes on for as long as the ledger is open. */
+  readonly #closing = new AbortController()
 
   constructor(options: LedgerOptions) {
     this.home = resolve(options.home ?? defaultHome())
@@ -251,9 +253,13 @@ export class Ledger {
     return stuck ? vms.filter((vm) => isStuck(vm, this.#clock.now())) : vms
   }
 
-  /** The events in order, other processes' included; pages, so a long log costs little memory. */
+  /**
+   * The events in order, other processes' included; pages, so a long log costs little memory. Whoever follows
+   * keeps the process alive. @throws LedgerError CLOSED, at once, where it is closed before `signal` aborts
+   */
   async *events(options: EventsOptions = {}): AsyncGenerator<RecordedEvent> {
     const stream = options.vmId === undefined ? null : vmStream(this.#known(options.vmId))
+    const until = this.#untilClosed(options.signal)
     let after = options.after ?? 0
     for (;;) {
       const page = this.#store.log.readPage(stream, after, pageEvents)
@@ -261,7 +267,7 @@ export class Ledger {
       after = page.at(-1)?.position ?? after
       if (page.length === pageEvents) continue
       if (options.follow !== true || options.signal?.aborted === true) return
-      await sleep(followMs)
+      await sleep(followMs, undefined, { signal: until }).catch(() => undefined)
     }
   }
 
@@ -294,9 +300,9 @@ export class Ledger {
     checkPassOptions(options)
     if (this.#isReadonly)
       throw new LedgerError('INVALID_OPTION', 'a ledger opened readonly has no reconciler')
-    const reconciler = startReconciler(options, this.#passing(undefined, options), this.#log)
-    this.#reconcilers.add(reconciler)
-    return reconciler
+    const signal = this.#untilClosed(options.signal)
+    const passing = this.#passing(undefined, options)
+    return startReconciler({ ...options, signal }, passing, this.#log)
   }
 
   /** What carries this ledger's tag on the host and no VM here owns. Who only reads records nothing. */
@@ -393,7 +399,7 @@ export class Ledger {
    */
   close(): void {
     if (!this.#opened.isOpen()) return
-    for (const reconciler of this.#reconcilers) void reconciler.stop()
+    this.#closing.abort()
     forgetAtExit(this.#recorder)
     try {
       this.#recorder.close()
@@ -406,6 +412,12 @@ export class Ledger {
   get #store(): Store {
     if (this.#opened.isOpen()) return this.#opened
     throw closedError()
+  }
+
+  /** Aborts with `signal`, or when the ledger is closed. */
+  #untilClosed(signal: AbortSignal | undefined): AbortSignal {
+    const { signal: closing } = this.#closing
+    return signal === undefined ? closing : AbortSignal.any([closing, signal])
   }
 
   #makeAdmission(disk: DiskOptions | false): Admission {
@@ -602,5 +614,3 @@ function randomVmId(): string {
   const characters = [...randomBytes(8)].map((byte) => (byte % 36).toString(36))
   return `vm-${characters.join('')}`
 }
-
-const sleep = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms))

@@ -2,6 +2,9 @@
 import { spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setImmediate as turn } from 'node:timers/promises'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { LedgerError } from '../../src/contract/errors.ts'
 import { tap } from '../../src/host/resources.ts'
@@ -28,6 +31,21 @@ function started(ledger: Ledger, options: ReconcilerOptions = {}) {
   return { reconciler, errors, reports }
 }
 
+/** What nobody holds is gone after it. */
+function collectGarbage(): void {
+  setFlagsFromString('--expose-gc')
+  const collect = runInNewContext('gc') as () => void
+  collect()
+}
+
+/** In a frame of its own, so that nothing here holds it. */
+async function startedAndStopped(ledger: Ledger): Promise<WeakRef<object>> {
+  const reconciler = ledger.startReconciler({ intervalMs: hourMs })
+  await reconciler.nextPass()
+  await reconciler.stop()
+  return new WeakRef(reconciler)
+}
+
 describe('a reconciler', () => {
   test('passes at once, again when it is woken, and again after its interval', async () => {
     const { world, supervisor } = simulatedMachine()
@@ -42,6 +60,17 @@ describe('a reconciler', () => {
     expect(await reconciler.nextPass()).toEqual([])
     expect(reports.map(({ result }) => result)).toEqual(['kept', 'cleaned'])
     expect(world.standing()).toEqual([])
+  })
+
+  test('is forgotten by its ledger once it is stopped', async () => {
+    const { ledger } = simulatedMachine().supervisor()
+    const stopped = await startedAndStopped(ledger)
+    for (let turns = 0; turns < 50 && stopped.deref() !== undefined; turns++) {
+      await turn()
+      collectGarbage()
+    }
+    expect(stopped.deref()).toBe(undefined)
+    ledger.head()
   })
 
   test('is told of a full disk, and goes on', async () => {
