@@ -53,14 +53,8 @@ export type {
   NewTag,
   PinOptions,
 } from './images/answers.ts'
-export {
-  type CreateVmOptions,
-  type EventsOptions,
-  Ledger,
-  type LedgerOptions,
-  type ListFilter,
-  openLedger,
-} from './ledger.ts'
+export { Ledger, openLedger } from './ledger.ts'
+export type { CreateVmOptions, EventsOptions, LedgerOptions, ListFilter } from './ledger-options.ts'
 export type { Logger } from './logger.ts'
 export { allowedTypes, phaseTransitions } from './machines/fold.ts'
 export { vmMachine } from './machines/vm.ts'

@@ -1,7 +1,7 @@
 // events({ follow }): what a follower hears of, and that its end is heard of at once.
 import { setImmediate as turn } from 'node:timers/promises'
 import { expect, test } from 'vitest'
-import type { EventsOptions } from '../src/ledger.ts'
+import type { EventsOptions } from '../src/ledger-options.ts'
 import { machine, netVm } from './support/machine.ts'
 
 /** A supervisor, and who follows what it records: the types so far, and how it ended. */

@@ -5,7 +5,8 @@ import { join } from 'node:path'
 import Database from 'better-sqlite3'
 import { onTestFinished } from 'vitest'
 import { simulatedHost } from '../../src/host/simulated/host.ts'
-import { type Ledger, type LedgerOptions, openLedger } from '../../src/ledger.ts'
+import { type Ledger, openLedger } from '../../src/ledger.ts'
+import type { LedgerOptions } from '../../src/ledger-options.ts'
 import type { Vm } from '../../src/vm.ts'
 
 export function temporaryHome(): string {

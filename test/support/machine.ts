@@ -1,5 +1,5 @@
 // One simulated machine and one home, and supervisors on it that are processes of their own.
-import type { LedgerOptions } from '../../src/ledger.ts'
+import type { LedgerOptions } from '../../src/ledger-options.ts'
 import { simulatedHost, World } from '../../src/testing/index.ts'
 import type { Ledger } from '../../src/ledger.ts'
 import type { Vm } from '../../src/vm.ts'

@@ -1,7 +1,7 @@
 // Supervisors of one simulated machine and one home; each is a process of its own there.
 import type { Driver, Host } from '../../src/host/port.ts'
 import { type Fault, simulatedHost, World } from '../../src/testing/index.ts'
-import type { LedgerOptions } from '../../src/ledger.ts'
+import type { LedgerOptions } from '../../src/ledger-options.ts'
 import { openTestLedger, temporaryHome } from './ledgers.ts'
 
 export function simulatedMachine() {
