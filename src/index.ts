@@ -69,12 +69,6 @@ export type { PruneOptions, RemovalReport, RemoveOptions } from './removal.ts'
 export type { ReplayStep, ReplayUntil } from './replay.ts'
 export { CleanupError, type FailedStep, type ReconcileReport } from './reconcile/report.ts'
 export { defaultSubnetPool, type SubnetPool } from './subnets.ts'
-export type {
-  Acquired,
-  CloseOptions,
-  ResourceRef,
-  SpawnVmmOptions,
-  StopOptions,
-  Subnet,
-  Vm,
-} from './vm.ts'
+export type { CloseOptions, Vm } from './vm.ts'
+export type { Acquired, ResourceRef, Subnet } from './vm-resources.ts'
+export type { SpawnVmmOptions, StopOptions } from './vmm.ts'
