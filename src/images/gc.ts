@@ -1,7 +1,7 @@
 /** Image gc: what nobody can need is deleted; what may be needed, or cannot be judged, is kept and said. */
 import { hash } from 'node:crypto'
 import { messageOf } from '../contract/thrown.ts'
-import { type Candidate, listImages, type Listing, restoreTrash } from './files.ts'
+import { type Candidate, listImages, type Listing } from './files.ts'
 import type { ImageGcFile, ImageGcReport, Unreadable } from './answers.ts'
 import {
   type Doomed,
@@ -17,6 +17,7 @@ import {
 import type { ImageFile } from './projection.ts'
 import type { Change } from './store.ts'
 import { sweep } from './sweep.ts'
+import { restoreTrash } from './trash.ts'
 import { ask, type Seen } from './witnesses.ts'
 
 /** `because` is why it is kept; null where nobody can need it. */

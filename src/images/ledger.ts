@@ -3,15 +3,8 @@ import { join, resolve } from 'node:path'
 import { LedgerError } from '../contract/errors.ts'
 import type { ImagePin, ImageScope } from '../contract/images.ts'
 import { redactText } from '../contract/redact.ts'
-import {
-  copyIn,
-  discard,
-  imageExtension,
-  placeOf,
-  putInPlace,
-  sizeOfFile,
-  standsWhole,
-} from './files.ts'
+import { copyIn, discard, putInPlace } from './copy-in.ts'
+import { imageExtension, placeOf, sizeOfFile, standsWhole } from './files.ts'
 import type { Image, ImageLedger, ImageName, NewImage, NewTag, PinOptions } from './answers.ts'
 import { strangerPrefix } from './pass.ts'
 import type { ImageFile } from './projection.ts'

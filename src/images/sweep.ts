@@ -1,17 +1,10 @@
 /** The deletion itself: intent, a last look, the trash, one more look, and only then the end. */
 import { codeOf } from '../contract/thrown.ts'
 import type { ImageGcFile, Unreadable } from './answers.ts'
-import {
-  eachOf,
-  FileRefused,
-  type Folder,
-  moveToTrash,
-  putBack,
-  removeTrashed,
-  withFolders,
-} from './files.ts'
+import { eachOf, type Folder } from './files.ts'
 import { type Doomed, failed, type ImageGc, notJudged, reclaimed, spared } from './pass.ts'
 import type { Change } from './store.ts'
+import { FileRefused, moveToTrash, putBack, removeTrashed, withFolders } from './trash.ts'
 import { ask } from './witnesses.ts'
 
 type Swept = { readonly done: readonly ImageGcFile[]; readonly unreadable: readonly Unreadable[] }
