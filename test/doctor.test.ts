@@ -14,7 +14,7 @@ import {
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { doctor } from '../src/doctor.ts'
-import { networkFileSystemOf } from '../src/events/database.ts'
+import { networkFileSystemOf } from '../src/events/home-files.ts'
 import { simulatedHost } from '../src/host/simulated/host.ts'
 import { openTestLedger, otherClient, temporaryHome } from './support/ledgers.ts'
 

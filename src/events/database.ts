@@ -1,22 +1,11 @@
-/** Opens the file: permissions, pragmas that are set and then asserted, schema. */
-import {
-  chmodSync,
-  closeSync,
-  lstatSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  type Stats,
-  statfsSync,
-  statSync,
-} from 'node:fs'
-import { dirname, join } from 'node:path'
+/** Opens a database: pragmas that are set and then asserted, schema, and whether it was ever a home. */
+import { dirname } from 'node:path'
 import Database from 'better-sqlite3'
 import { assert, LedgerError } from '../contract/errors.ts'
 import { limits } from '../contract/limits.ts'
+import { createFile, lostLog, noHome, prepareHome, sizeOf, tracesOfVms } from './home-files.ts'
 import type { Migration } from './migration.ts'
 import { migrate, pendingOf } from './migrations.ts'
-import { giveTo } from './owner.ts'
 import { explain } from './sqlite-errors.ts'
 import { retryWhileBusy } from './wait.ts'
 
@@ -35,17 +24,6 @@ export const walBytesMax = 16 * 1024 * 1024
 /** What a file that was turned to WAL, and holds nothing else, is long. */
 const pageBytes = 4_096
 const full = 2
-
-/** statfs types on which SQLite's locks or WAL cannot be trusted. */
-const networkFileSystems = new Map([
-  [0x6969, 'NFS'],
-  [0x517b, 'SMB'],
-  [0xff534d42, 'CIFS'],
-  [0xfe534d42, 'SMB2'],
-  [0x01021997, '9p'],
-  [0x5346414f, 'AFS'],
-  [0x00c36400, 'Ceph'],
-])
 
 /** @throws LedgerError NO_HOME, WRONG_OWNER, UNSUPPORTED, NEWER_SCHEMA, MIGRATION_FAILED, CORRUPT_DATABASE, BUSY, ... */
 export function openDatabase(options: DatabaseOptions): Database.Database {
@@ -135,41 +113,11 @@ export function assertHome(file: string): void {
   throw traces === null ? noHome(file) : lostLog(file, traces)
 }
 
-/** @throws LedgerError CORRUPT_DATABASE for what is no file of its own: a link, a pipe, a directory */
-export const assertFile = (file: string): void => void sizeOf(file)
-
-/** Folders beside it that name VMs are made after the ledger has its name. */
-const foldersOfVms = ['vms', 'locks', 'logs'] as const
-
-/** Something in them; null where there is nothing, or where nobody can look. */
-function tracesOfVms(file: string): string | null {
-  for (const folder of foldersOfVms) {
-    const path = join(dirname(file), folder)
-    const [first] = namesIn(path)
-    if (first !== undefined) return join(path, first)
-  }
-  return null
-}
-
-function namesIn(path: string): readonly string[] {
-  try {
-    return readdirSync(path)
-  } catch {
-    return []
-  }
-}
-
 /** The write-ahead log held the ledger's name at the latest when its first VM was made. */
 function isNamed(db: Database.Database): boolean {
   const table = db.prepare(`SELECT 1 FROM sqlite_schema WHERE name = 'ledger'`).get()
   return table !== undefined && db.prepare('SELECT 1 FROM ledger').get() !== undefined
 }
-
-const lostLog = (file: string, traces: string): LedgerError =>
-  new LedgerError(
-    'CORRUPT_DATABASE',
-    `${file} says nothing of VMs, but ${traces} is there: the log was lost (${file}-wal?); put back a backup of state.db and state.db-wal, or move ${foldersOfVms.join('/, ')}/ away to begin anew`,
-  )
 
 /** Killed between turning to WAL and its first migration; what is in the WAL counts, so SQLite is asked. */
 function hasTables(file: string): boolean {
@@ -192,30 +140,6 @@ function askWhetherTables(file: string): boolean {
 const isEmpty = (db: Database.Database): boolean =>
   db.prepare('SELECT count(*) FROM sqlite_schema').pluck().get() === 0
 
-/** null where there is nothing. Asked before SQLite opens it: to open a FIFO is to wait for ever. */
-function sizeOf(file: string): number | null {
-  let stats: Stats | undefined
-  try {
-    stats = lstatSync(file, { throwIfNoEntry: false })
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOTDIR') return null
-    throw asDenied(error, dirname(file))
-  }
-  if (stats === undefined) return null
-  if (stats.isFile()) return stats.size
-  const what = describe(stats)
-  throw new LedgerError(
-    'CORRUPT_DATABASE',
-    `${file} is ${what} where the ledger's file should be; move it away, and restore a copy if there was one`,
-  )
-}
-
-function describe(stats: Stats): string {
-  // The locks and folders beside it would be another home's than those of the file that it leads to.
-  if (stats.isSymbolicLink()) return 'a link'
-  return stats.isDirectory() ? 'a directory' : 'a pipe, socket or device'
-}
-
 /** A reader takes only today's schema, and leaves migrating to writers. */
 function assertSchema(db: Database.Database, migrations: readonly Migration[]): void {
   const pending = pendingOf(db, migrations)
@@ -226,70 +150,6 @@ function assertSchema(db: Database.Database, migrations: readonly Migration[]): 
     'OLDER_SCHEMA',
     `${db.name} was written by an older vmledger; run \`vmledger gc\` once, or restart its supervisor, to migrate it`,
   )
-}
-
-export const noHome = (file: string): LedgerError =>
-  new LedgerError(
-    'NO_HOME',
-    `No home at ${dirname(file)}: nothing has been recorded yet; try \`vmledger demo\``,
-  )
-
-function asDenied(error: unknown, path: string): LedgerError {
-  const { code, message } = error as NodeJS.ErrnoException
-  const isDenied = code === 'EACCES' || code === 'EPERM'
-  return new LedgerError(
-    isDenied ? 'PERMISSION_DENIED' : 'IO_ERROR',
-    `${path} cannot be opened by this user; run as its owner or as root (${message})`,
-    { cause: error },
-  )
-}
-
-/** Makes or checks the directory of the database. What root makes in it keeps its owner. */
-function prepareHome(home: string): Stats {
-  const stats = makeHome(home)
-  const user = process.geteuid?.() ?? stats.uid
-  if (user !== 0 && stats.uid !== user)
-    throw new LedgerError(
-      'WRONG_OWNER',
-      `${home} belongs to user ${stats.uid}, this is user ${user}; run as its owner or as root`,
-    )
-  if ((stats.mode & 0o022) !== 0)
-    throw new LedgerError(
-      'WRONG_OWNER',
-      `${home} can be written by other users; run: chmod go-w ${home}`,
-    )
-  const network = networkFileSystemOf(statfsSync(home).type)
-  if (network !== null)
-    throw new LedgerError(
-      'UNSUPPORTED',
-      `${home} is on ${network}; a ledger needs a local file system`,
-    )
-  return stats
-}
-
-/** Its name, by the type that statfs gives; null for a local one. */
-export const networkFileSystemOf = (type: number): string | null =>
-  networkFileSystems.get(type) ?? null
-
-function makeHome(home: string): Stats {
-  try {
-    mkdirSync(home, { recursive: true, mode: 0o700 })
-    return statSync(home)
-  } catch (error) {
-    throw asDenied(error, home)
-  }
-}
-
-/** Only ever creates: a descriptor of an existing database, when closed, drops SQLite's own locks on it. */
-function createFile(file: string, owner: Stats): void {
-  if (sizeOf(file) !== null) return
-  try {
-    closeSync(openSync(file, 'wx', 0o600))
-    chmodSync(file, 0o600)
-    giveTo(file, owner)
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
-  }
 }
 
 export function isRecent(version: string): boolean {

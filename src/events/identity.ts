@@ -3,7 +3,7 @@ import { realpathSync, statSync } from 'node:fs'
 import type Database from 'better-sqlite3'
 import { LedgerError } from '../contract/errors.ts'
 import { limits } from '../contract/limits.ts'
-import { noHome } from './database.ts'
+import { noHome } from './home-files.ts'
 import { retryWhileBusy } from './wait.ts'
 
 export type IdentityOptions = {

@@ -3,15 +3,14 @@ import { readdirSync, type Stats, statfsSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import Database from 'better-sqlite3'
 import {
-  assertFile,
   configure,
   isRecent,
-  networkFileSystemOf,
   sqliteVersionMin,
   sqliteVersionOf,
   walBytesMax,
   wrongPragmas,
 } from './database.ts'
+import { assertFile, networkFileSystemOf } from './home-files.ts'
 import { fileIdentity, isSameFile, type LedgerIdentity, readIdentity } from './identity.ts'
 import type { Migration } from './migration.ts'
 import { pendingOf, targetVersion } from './migrations.ts'
