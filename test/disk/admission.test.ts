@@ -1,5 +1,5 @@
 // The guard in a ledger's hands, on the real file system of the home: thresholds move instead of the disk.
-import { existsSync, renameSync } from 'node:fs'
+import { existsSync, readdirSync, renameSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import type { EventData } from '../../src/contract/events.ts'
@@ -35,6 +35,16 @@ function warnings(): string[] {
   return heard
 }
 afterEach(() => vi.restoreAllMocks())
+
+/** Whether this process has the database of `home` open. */
+function isDatabaseOpen(home: string): boolean {
+  const file = statSync(join(home, 'state.db'))
+  return readdirSync('/proc/self/fd').some((fd) => {
+    // The listing's own descriptor is gone again.
+    const open = statSync(`/proc/self/fd/${fd}`, { throwIfNoEntry: false })
+    return open?.dev === file.dev && open.ino === file.ino
+  })
+}
 
 describe('where disk is too low', () => {
   test('no VM is made: no id is taken, no folder made, and an event says so', async () => {
@@ -133,6 +143,14 @@ describe('where disk is too low', () => {
     expect(() => openTestLedger({ disk: { rejectBelowBytes: Number.NaN } })).toThrow(
       expect.objectContaining({ code: 'INVALID_OPTION' }),
     )
+  })
+
+  test.runIf(process.platform === 'linux')('an option that is none leaves nothing open', () => {
+    const home = temporaryHome()
+    expect(() => openTestLedger({ home, disk: { rejectBelowBytes: -1 } })).toThrow('-1')
+    expect(isDatabaseOpen(home)).toBe(false)
+    openTestLedger({ home })
+    expect(isDatabaseOpen(home)).toBe(true)
   })
 })
 
