@@ -3,7 +3,8 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join, relative, resolve } from 'node:path'
 import { z } from 'zod'
-import { catalogue, type EventType, eventTypes, type VmEventType } from '../src/contract/events.ts'
+import { catalogue } from '../src/contract/catalogue.ts'
+import { type EventType, eventTypes, type VmEventType } from '../src/contract/events.ts'
 import { limits } from '../src/contract/limits.ts'
 import { type Phase, phases } from '../src/contract/phases.ts'
 import { identitySchema, keySchema, processIdentitySchema } from '../src/contract/resources.ts'
@@ -75,7 +76,7 @@ function read(file: string): string | null {
 function eventsPage(): string {
   const streams = ['vm', 'host', 'image'] as const
   return `${[
-    '<!-- Written by `npm run docs` from src/contract/events.ts and src/machines/. Do not edit. -->',
+    '<!-- Written by `npm run docs` from src/contract/catalogue.ts and src/machines/. Do not edit. -->',
     '# Events',
     wrap(
       `What the log may say: ${eventTypes.length} event types, each a fact in the past tense with a payload that is checked when it is appended and when it is read. A payload has at most ${limits.eventBytesMax / 1024} KiB of JSON. A field that is not listed is refused; a field that is listed is never missing, and null where there is nothing to say.`,

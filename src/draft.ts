@@ -1,5 +1,6 @@
 /** From what a supervisor says to what is recorded: fields that are known filled in, secrets taken out. */
 import type { EventData, VmEventType } from './contract/events.ts'
+import { limits } from './contract/limits.ts'
 import { redactProof, redactText, redactValue } from './contract/redact.ts'
 import {
   type ProcessIdentity,
@@ -24,8 +25,7 @@ export type VmEventInput = {
   }
 }[VmEventType]
 
-/** Longer messages are cut: a failure whose text is too long must still be recorded. */
-const textMax = 8_000
+/** Longer ones are cut: a failure whose code or message is too long must still be recorded. */
 const codeMax = 64
 /** What the drivers of this package compare: a word of it that is also somebody's secret is proof still. */
 const proofs: ReadonlySet<string> = new Set([
@@ -90,7 +90,7 @@ function defaultsOf(
  * they are. A correlationId is taken as it is: it is the supervisor's own id, to be found again.
  */
 function redactField(name: string, value: unknown, secrets: Set<string>): unknown {
-  const clean = (text: string): string => redactText(text, secrets).slice(0, textMax)
+  const clean = (text: string): string => redactText(text, secrets).slice(0, limits.textCharsMax)
   if (name === 'spec' || name === 'config') return redactValue(value, secrets)
   if ((name === 'reason' || name === 'by' || name === 'image') && typeof value === 'string')
     return clean(value)

@@ -11,7 +11,8 @@ export {
   ResourceExhaustedError,
 } from './contract/errors.ts'
 export { doctor, type DoctorOptions } from './doctor.ts'
-export { catalogue, type EventData, type EventType, type RecordedEvent } from './contract/events.ts'
+export { catalogue } from './contract/catalogue.ts'
+export type { EventData, EventType, RecordedEvent } from './contract/events.ts'
 export { type Phase, phases } from './contract/phases.ts'
 export { secret } from './contract/redact.ts'
 export type { Identity, Outcome, ProcessIdentity, Resource } from './contract/resources.ts'

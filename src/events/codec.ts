@@ -1,8 +1,8 @@
 /** From a payload to its stored columns and back; older schema versions are upcast on the way back. */
 import type { z } from 'zod'
 import { CorruptEventError, LedgerError } from '../contract/errors.ts'
+import { catalogue } from '../contract/catalogue.ts'
 import {
-  catalogue,
   type EventMetadata,
   type EventType,
   parseEventData,

@@ -1,12 +1,8 @@
 /** The log: append with an expected version, read in order. Immutable, gapless, chained. */
 import type Database from 'better-sqlite3'
 import { assert, LedgerError } from '../contract/errors.ts'
-import {
-  catalogue,
-  type EventMetadata,
-  type EventType,
-  type RecordedEvent,
-} from '../contract/events.ts'
+import { catalogue } from '../contract/catalogue.ts'
+import type { EventMetadata, EventType, RecordedEvent } from '../contract/events.ts'
 import { chainHash, genesis } from './chain.ts'
 import { decode } from './codec.ts'
 import type { EventRow } from './schema.ts'

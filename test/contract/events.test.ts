@@ -1,12 +1,7 @@
 // The catalogue at the border: every payload as the log takes it, and every way in which it does not.
 import { describe, expect, test } from 'vitest'
-import {
-  catalogue,
-  eventTypes,
-  isEventType,
-  parseEventData,
-  vmEventTypes,
-} from '../../src/contract/events.ts'
+import { catalogue } from '../../src/contract/catalogue.ts'
+import { eventTypes, isEventType, parseEventData, vmEventTypes } from '../../src/contract/events.ts'
 import { limits } from '../../src/contract/limits.ts'
 import { resourceKey, stepOfKind } from '../../src/contract/resources.ts'
 import { encodeData } from '../../src/events/codec.ts'

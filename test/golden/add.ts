@@ -2,7 +2,8 @@
 // usage: node scripts/with-node.mjs node test/golden/add.ts NAME
 import { existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { catalogue, type EventType, isEventType } from '../../src/contract/events.ts'
+import { catalogue } from '../../src/contract/catalogue.ts'
+import { type EventType, isEventType } from '../../src/contract/events.ts'
 import { vmOfStream } from '../../src/contract/ids.ts'
 import { chainHash, genesis } from '../../src/events/chain.ts'
 import type { EventRow } from '../../src/events/schema.ts'
