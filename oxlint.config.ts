@@ -32,8 +32,8 @@ const forbiddenImports = [
 ]
 const sqlite = ['better-sqlite3', 'better-sqlite3/**', 'drizzle-orm', 'drizzle-orm/**']
 
-const asStranger = 'An example imports what a stranger has: vmledger and Node.'
-const asStrangers = ['**', '!./*.ts', '!vmledger', '!node:*', '!node:*/**']
+const asStranger = 'An example imports what a stranger has: vmledger, pino and Node.'
+const asStrangers = ['**', '!./*.ts', '!vmledger', '!pino', '!node:*', '!node:*/**']
 
 /** Two depths, src/room/*.ts and src/room/folder/*.ts, because `..` means another place in each. */
 function arrowOverrides(name: string, { rooms, packages }: Room): OxlintOverride[] {

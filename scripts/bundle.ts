@@ -1,5 +1,5 @@
-// Bundles src/ into dist/, always or only when dist is older than src: the library with drizzle-orm inlined,
-// and the CLI by itself with everything but SQLite inlined, because loading packages is most of its time.
+// Bundles src/ into dist/, always or only when dist is older than src: the library with drizzle-orm and zod
+// inlined, the CLI with everything but SQLite, because loading packages is most of the time to start.
 import {
   chmodSync,
   mkdirSync,
@@ -25,9 +25,10 @@ type Target = {
 }
 const library: Target = {
   entries: { index: 'src/index.ts', testing: 'src/testing/index.ts' },
-  // zod above all: a supervisor's own schemas must be of the same copy.
-  external: [/^node:/, /^(xstate|better-sqlite3|ulid|zod)(\/|$)/],
-  inlined: ['drizzle-orm'],
+  external: [/^node:/, /^(xstate|better-sqlite3|ulid)(\/|$)/],
+  // zod as well, for its hundred files are most of what a start has to load. It stays a dependency for its
+  // types, and a supervisor's own schemas are known whichever copy they are of: zod marks them by traits.
+  inlined: ['drizzle-orm', 'zod'],
 }
 const cli: Target = {
   entries: { cli: 'src/cli/main.ts' },

@@ -10,7 +10,7 @@ export const exitLine = /MVM-EXIT (\d+)\r?\n/
 /** What only a guest says that reads its serial line; a boot sector does not. */
 const listeningLine = /MVM-READY id=/
 
-const pollMs = 20
+const pollMs = 5
 const pageBytes = 64 * 1024
 const lineMax = 4096
 const tellMs = 1_000

@@ -1,6 +1,7 @@
 /** A small supervisor of QEMU guests that keeps its books with vmledger: run, ps, stop, kill, rm, image. */
 import { parseArgs } from 'node:util'
-import { defaultCache, defaultHome, openImages, openLedger } from 'vmledger'
+import { pino } from 'pino'
+import { defaultCache, defaultHome, openImages, openLedger, type Reconciler } from 'vmledger'
 import { accelOf } from './accel.ts'
 import { codeOf, exitCodes, told } from './exit-codes.ts'
 import { kill, ps, rm, stop } from './manage.ts'
@@ -26,6 +27,9 @@ const options = {
 
 class UsageError extends Error {}
 
+/** What no call's answer can carry, a JSON line each; stdout is for answers. */
+const log = pino({ base: null }, pino.destination(2))
+
 const stopping = new AbortController()
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => stopping.abort())
 
@@ -41,7 +45,7 @@ async function main(): Promise<number> {
   const { home = defaultHome(), cache = defaultCache() } = values
   const images = openImages({ cache, home })
   // Where disk is low, images that nobody needs go before a VM is refused.
-  const ledger = openLedger({ home, disk: { reclaim: () => images.gc() } })
+  const ledger = openLedger({ home, logger: log, disk: { reclaim: () => images.gc() } })
   try {
     return await obey(positionals)
   } finally {
@@ -62,11 +66,11 @@ async function main(): Promise<number> {
     return 0
   }
 
-  /** What died with the host or another supervisor is found first, and given back while ours runs. */
+  /** What died with the host or another supervisor is found first, and given back while ours boots and runs. */
   async function start(image: string, words: string[]): Promise<number> {
     for (const { vm } of (await ledger.recover()).adoptable)
       console.error(`${vm} lives without its supervisor; stop, kill or adopt it`)
-    const reconciler = ledger.startReconciler()
+    let reconciling: { readonly reconciler: Reconciler | null } = { reconciler: null }
     try {
       return await run(
         ledger,
@@ -81,11 +85,12 @@ async function main(): Promise<number> {
           initrd: values.initrd ?? null,
           accel: accelOf(values.accel),
           readyMs: whole(values['ready-ms']),
+          onBooting: () => (reconciling = { reconciler: ledger.startReconciler() }),
         },
         stopping.signal,
       )
     } finally {
-      await reconciler.stop()
+      await reconciling.reconciler?.stop()
     }
   }
 }

@@ -19,6 +19,8 @@ export type RunOptions = Pick<Machine, 'memoryMib' | 'kernel' | 'initrd' | 'acce
   /** Given back as soon as its command has ended; else it stays until a signal, and stays listed. */
   readonly isBrief: boolean
   readonly readyMs: number
+  /** Called once the VMM runs: what need not be done before begins then. */
+  readonly onBooting: () => void
 }
 
 const diskBytes = 256 * 1024 * 1024
@@ -47,7 +49,7 @@ export async function run(
   try {
     // Before it is used: from here on no image gc takes it.
     await images.pin({ digest: image.digest, ledger: ledger.id, vm: vm.id })
-    const vmm = await start(vm, await make(vm, image.path, options), options.readyMs, signal)
+    const vmm = await start(vm, await make(vm, image.path, options), options, signal)
     if (options.command !== null) await tell(vm.stateDir, `${options.command}; echo MVM-EXIT $?`)
     if (options.isDetached) return leave(vmm)
     code = await live(vm, vmm, options, signal)
@@ -75,7 +77,6 @@ async function make(vm: Vm, backing: string, options: RunOptions): Promise<Machi
     socket({ name: 'serial.sock' }),
   ]
   await Promise.all(wanted.map((resource) => vm.acquire(resource)))
-  await vm.record({ type: 'vm.created' })
   return { ...options, id: vm.id, stateDir: vm.stateDir, tap: name, net }
 }
 
@@ -83,16 +84,18 @@ async function make(vm: Vm, backing: string, options: RunOptions): Promise<Machi
 async function start(
   vm: Vm,
   machine: Machine,
-  readyMs: number,
+  { readyMs, onBooting }: RunOptions,
   signal: AbortSignal,
 ): Promise<ChildProcess> {
   signal.throwIfAborted()
-  await vm.record({ type: 'vm.starting' })
+  // Recorded in one turn, they share one transaction.
+  await Promise.all([vm.record({ type: 'vm.created' }), vm.record({ type: 'vm.starting' })])
   const log = openSync(join(vm.stateDir, 'qemu.log'), 'wx', 0o600)
   // detached: Ctrl-C is for us, and we end the guest in order.
   const vmm = await vm
     .spawn(qemu, argumentsOf(machine), { detached: true, stdio: ['ignore', log, log] })
     .finally(() => closeSync(log))
+  onBooting()
   const deadline = performance.now() + readyMs
   const isOver = (): boolean => hasEnded(vmm) || signal.aborted || performance.now() > deadline
   if ((await printed(vm.stateDir, readyLine, isOver)) === null) {

@@ -57,6 +57,16 @@ test('a taken name is never touched', async () => {
   expect(nft('list', 'table', 'ip', 'vmledger_one')).toBe('table ip vmledger_one {\n}\n')
 })
 
+test('a taken name is never touched, not even where it carries our tag', async () => {
+  await make()
+  const before = nft('-a', 'list', 'table', 'ip', 'vmledger_one')
+  const spec = { rules }
+  expect(await nftTableDriver.create(context, { kind: 'nft_table', name, spec })).toMatchObject({
+    outcome: 'exists',
+  })
+  expect(nft('-a', 'list', 'table', 'ip', 'vmledger_one')).toBe(before)
+})
+
 test('another table under our name and tag is kept', async () => {
   const identity = await make()
   nft('delete', 'table', 'ip', 'vmledger_one')

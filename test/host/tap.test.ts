@@ -59,6 +59,16 @@ test('a taken name is never touched', async () => {
   expect(ip('-d', 'link', 'show', 'dev', 'fc-theirs')).toBe(before)
 })
 
+test('a taken name is never touched, not even where it carries our tag or is no TAP', async () => {
+  await make('fc-one')
+  const before = ip('-d', 'link')
+  for (const name of ['fc-one', 'lo'])
+    expect(await tapDriver.create(context, { kind: 'tap', name, spec: {} })).toMatchObject({
+      outcome: 'exists',
+    })
+  expect(ip('-d', 'link')).toBe(before)
+})
+
 test('another device under our name and tag is kept', async () => {
   const identity = await make('fc-one')
   ip('link', 'del', 'dev', 'fc-one')

@@ -16,7 +16,9 @@ import { type Ledger, openLedger } from '../../src/ledger.ts'
 import { openImages } from '../../src/open-images.ts'
 import { type Ended, endOf, runCli } from '../cli/cli.ts'
 
-const supervisor = resolve(import.meta.dirname, '../../examples/qemu-supervisor/main.ts')
+const supervisor = resolve(import.meta.dirname, '../../examples/qemu-supervisor/supervisor.mjs')
+/** What Node compiles is kept beside the guests, so that no test waits for it again. */
+const compiled = { XDG_CACHE_HOME: guestsFolder() }
 const waitMsMax = 60_000
 
 /** One home with its cache, and how the host and both looked before any VM. */
@@ -33,8 +35,10 @@ export type Supervised = {
   readonly child: ChildProcess
   /** The first line it prints. */
   readonly vm: Promise<string>
-  readonly end: Promise<Ended>
+  /** `stderr` without what its logger says, which is `logs`. */
+  readonly end: Promise<Ended & { readonly logs: readonly LogLine[] }>
 }
+type LogLine = { readonly level: number; readonly msg: string }
 
 type How = { readonly env?: NodeJS.ProcessEnv; readonly through?: readonly string[] }
 type RunTiny = How & { readonly options?: readonly string[] }
@@ -102,10 +106,10 @@ export function supervise(
   const [command = '', ...rest] = [...through, process.execPath, ...own, ...args]
   const child = spawn(command, rest, {
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { ...process.env, ...env },
+    env: { ...process.env, ...compiled, ...env },
   })
   onTestFinished(() => void child.kill('SIGKILL'))
-  const end = endOf(child)
+  const end = endOf(child).then(withoutLogs)
   const vm = new Promise<string>((found, failed) => {
     child.stdout.once('data', (data: Buffer) => found(String(data).split('\n')[0] ?? ''))
     child.once('close', () => failed(new Error(`${args.join(' ')} ended without a VM`)))
@@ -114,8 +118,20 @@ export function supervise(
   return { child, vm, end }
 }
 
+function withoutLogs(ended: Ended): Awaited<Supervised['end']> {
+  const all = ended.stderr.split('\n')
+  return {
+    ...ended,
+    stderr: all.filter((line) => !isLog(line)).join('\n'),
+    logs: all.filter(isLog).map((line) => JSON.parse(line) as LogLine),
+  }
+}
+
+const isLog = (line: string): boolean => line.startsWith('{"level":')
+
 /** The same until its end. */
-export const command = (one: Bench, ...args: string[]): Promise<Ended> => supervise(one, args).end
+export const command = (one: Bench, ...args: string[]): Supervised['end'] =>
+  supervise(one, args).end
 
 export const runTiny = (one: Bench, { options = [], ...how }: RunTiny = {}): Supervised =>
   supervise(one, ['run', '--memory', '16', ...options, 'tiny'], how)

@@ -12,7 +12,7 @@ import type {
 } from '../port.ts'
 import { commandFailure, exists, failure, foreign, notCreated, unknown } from './answers.ts'
 import { batchMsMax, byBatch, type Look, type Target } from './batch.ts'
-import { succeeded } from './command.ts'
+import { type CommandResult, succeeded } from './command.ts'
 import { fdsOf, netFacts, otherNetwork, tagged } from './network.ts'
 import { escapesTable } from './nft-body.ts'
 import { lookAtTable, lookAtTables, nft, parseName, type Table, type TableName } from './tables.ts'
@@ -38,18 +38,32 @@ async function create(context: DriverContext, resource: Resource): Promise<Creat
   if (typeof rules !== 'string') return notCreated(invalid('spec.rules is not text'))
   const escape = escapesTable(rules)
   if (escape !== null) return notCreated(invalid(`spec.rules: ${escape}`))
-  const before = await lookAtTable(name)
-  if ('error' in before) return notCreated(before.error)
-  if (before.found !== null) return exists(`a table ${resource.name} exists already`)
   const input = script(name, context.place.tag, rules)
   const result = await nft(['-f', '-'], { input, fds: fdsOf(context) })
+  if (isRefused(result)) return notCreated(commandFailure('nft', result))
   const after = await lookAtTable(name)
   if (succeeded(result) && isTagged(after, context.place))
     return { outcome: 'acquired', identity: identityOf(name, after.found) }
+  // It stood before us, whatever tag it carries.
+  if (isTaken(result, after)) return exists(`a table ${resource.name} exists already`)
   // Where the command succeeded, it is the look at its result that did not.
   const isUnseen = succeeded(result) && 'error' in after
   return undo(context.place, name, after, isUnseen ? after.error : commandFailure('nft', result))
 }
+
+/** Nothing was made, and there is nothing to look at: not installed, or not allowed. */
+const isRefused = (result: CommandResult): boolean =>
+  result.missing || (failedByItself(result) && commandFailure('nft', result).code === 'EPERM')
+
+const isTaken = (result: CommandResult, after: Look<Table>): boolean =>
+  failedByItself(result) &&
+  /file exists/i.test(result.stderr) &&
+  'found' in after &&
+  after.found !== null
+
+/** It was not stopped on its way: its transaction was refused as a whole. */
+const failedByItself = ({ code, timedOut }: CommandResult): boolean =>
+  code !== null && code !== 0 && !timedOut
 
 /** One transaction. `create` refuses a taken name; nft 1.0.6 silently drops a body given with it, so that follows. */
 function script({ family, table }: TableName, tag: string, rules: string): string {

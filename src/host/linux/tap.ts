@@ -13,7 +13,7 @@ import type {
 } from '../port.ts'
 import { commandFailure, exists, failure, foreign, notCreated, unknown } from './answers.ts'
 import { batchMsMax, byBatch, type Look, type Target } from './batch.ts'
-import { run, succeeded } from './command.ts'
+import { type CommandResult, run, succeeded } from './command.ts'
 import { type Link, lookAtLink, lookAtLinks } from './links.ts'
 import { fdsOf, netFacts, otherNetwork, tagged } from './network.ts'
 import { describePid, tapHolders } from './proc.ts'
@@ -37,18 +37,23 @@ async function create(context: DriverContext, { name, spec }: Resource): Promise
     return notCreated(failure('INVALID_SPEC', `${name} is not a device name of 1 to 15 bytes`))
   if (address === null)
     return notCreated(failure('INVALID_SPEC', 'spec.address is not an IP address'))
-  const before = await lookAtLink(name)
-  if ('error' in before) return notCreated(before.error)
-  if (before.found !== null) return exists(`a device ${name} exists already`)
   const input = commands(name, context.place.tag, address)
   const result = await run('ip', ['-batch', '-'], { input, fds: fdsOf(context) })
   const after = await lookAtLink(name)
   if (succeeded(result) && isTagged(after, context.place))
     return { outcome: 'acquired', identity: identityOf(name, after.found) }
+  if (madeNothing(result))
+    return 'found' in after && after.found !== null
+      ? exists(`a device ${name} exists already`)
+      : notCreated(commandFailure('ip', result))
   // Where the command succeeded, it is the look at its result that did not.
   const isUnseen = succeeded(result) && 'error' in after
   return undo(context.place, name, after, isUnseen ? after.error : commandFailure('ip', result))
 }
+
+/** The first line of the batch makes the device, alone or not at all, and `ip` stops where one fails. */
+const madeNothing = (result: CommandResult): boolean =>
+  result.missing || (!result.timedOut && /^Command failed -:1$/m.test(result.stderr))
 
 function commands(name: string, tag: string, address: string): string {
   return [
