@@ -35,7 +35,11 @@ test('the code has the types that it says, and a wrong one would be told', () =>
 test('the pieces in order are a program that leaves nothing behind', () => {
   const at = project()
   const ended = runNode(at, ['story.ts'])
-  expect(ended).toMatchObject({ stderr: '', status: 0 })
+  expect(ended.status).toBe(0)
+  const logged = ended.stderr.trim().split('\n')
+  expect(logged.map((line) => (JSON.parse(line) as { msg: string }).msg)).toEqual([
+    'looked at what an earlier supervisor left',
+  ])
   expect(ended.stdout).toContain('cleaned [')
   expect(ended.stdout).toContain('VM_NOT_FOUND false')
   expectClean(at)

@@ -13,7 +13,7 @@ import type { HostCheck } from '../../src/host/port.ts'
 import { asNobody } from '../support/run-act.ts'
 
 const names = [
-  ...['ip', 'nft', 'flock', 'cp', 'qemu-img', 'user', 'net_admin', 'tun', 'proc'],
+  ...['ip', 'nft', 'flock', 'cp', 'qemu-img', 'perl', 'user', 'net_admin', 'tun', 'proc'],
   ...['boot_id', 'machine_id', 'namespaces'],
 ]
 const here = (): Promise<readonly HostCheck[]> => linuxHost({ home: '/nonexistent' }).checks()
@@ -60,6 +60,7 @@ test.each([
   ['flock', 'fail', 'util-linux'],
   ['cp', 'fail', 'coreutils'],
   ['qemu-img', 'warn', 'qemu-utils'],
+  ['perl', 'warn', 'perl'],
 ] as const)('without `%s` it is a %s that names the package %s', (name, status, package_) => {
   const path = execFileSync('sh', ['-c', `readlink -f "$(command -v ${name})"`], {
     encoding: 'utf8',

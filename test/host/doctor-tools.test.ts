@@ -17,6 +17,12 @@ const tools: readonly Tool[] = [
   ['flock', 'fail', 'no lock proves a VMM dead, and nothing can be cleaned up', 'util-linux'],
   ['cp', 'fail', 'images cannot be copied', 'coreutils'],
   ['qemu-img', 'warn', 'overlays cannot be made', 'qemu-utils'],
+  [
+    'perl',
+    'warn',
+    'where processes hide what they have open, whether a file or socket is in use stays unknown, and it is kept unless its state directory is of mode 0700 and ours',
+    'perl',
+  ],
 ]
 const nobody = 65_534
 

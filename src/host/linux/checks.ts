@@ -49,11 +49,19 @@ const tools: readonly Tool[] = [
     without: 'overlays cannot be made',
     isOptional: true,
   },
+  {
+    name: 'perl',
+    version: '-v',
+    package: 'perl',
+    without:
+      'where processes hide what they have open, whether a file or socket is in use stays unknown, and it is kept unless its state directory is of mode 0700 and ours',
+    isOptional: true,
+  },
 ]
 
 async function checkTool(tool: Tool): Promise<HostCheck> {
   const result = await run(tool.name, [tool.version])
-  const [firstLine = ''] = result.stdout.split('\n')
+  const [firstLine = ''] = result.stdout.trim().split('\n')
   if (succeeded(result)) return pass(tool.name, firstLine.trim())
   const problem = result.missing
     ? 'is not installed, or not executable for this user'
