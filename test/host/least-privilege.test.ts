@@ -15,6 +15,7 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { afterEach, beforeEach, expect, onTestFinished, test } from 'vitest'
 import { exitCodes } from '../../src/cli/errors.ts'
+import { runCli } from '../cli/cli.ts'
 import { type Gc, gc, standing, supervise } from '../support/host-cli.ts'
 import { until } from '../support/run-act.ts'
 import { assertOwnNamespaces } from './guard.ts'
@@ -25,6 +26,15 @@ const capabilities = setting('CapabilityBoundingSet').map((name) =>
   name.toLowerCase().replace('cap_', ''),
 )
 const jailed = 1_234
+const withoutFilter = 'there is no systemd-analyze, python3 or libseccomp'
+const filterScript = resolve(import.meta.dirname, '../support/syscall-filter.py')
+/** Behind whatever stands for it in the PATH; fails without the library. */
+const whereIsPython = `import ctypes, sys; ctypes.CDLL('libseccomp.so.2'); print(sys.executable)`
+const familyNumbers = new Map([
+  ['AF_UNIX', 1],
+  ['AF_INET', 2],
+  ['AF_NETLINK', 16],
+])
 
 let home: string
 let vmm: ChildProcess | null = null
@@ -148,6 +158,43 @@ test('its system calls and sockets are all allowed', async () => {
   expect([...called].filter((one) => allowed?.has(one) === false)).toEqual([])
 })
 
+test('under the filter itself, as systemd would make it, gc gives all back', async ({ skip }) => {
+  await leave('a')
+  const before = filtered() ?? skip(withoutFilter)
+  // The filter is there: what it leaves out is refused.
+  const [program = '', ...args] = [...before, 'mount', '-t', 'tmpfs', 'none', '/mnt']
+  expect(spawnSync(program, args, { encoding: 'utf8' }).stderr).toMatch(/permi(tted|ssion)/i)
+  const pass = await gc(home, [], before)
+  expect(pass).toMatchObject({ code: exitCodes.ok, vm: { result: 'cleaned', failed: [] } })
+  expect(standing(home, 'a')).toEqual([])
+})
+
+test('under the filter less AF_NETLINK what needs it is denied, kept and said', async ({
+  skip,
+}) => {
+  await leave('a')
+  const pass = await gc(home, [], filtered({ family: 'AF_NETLINK' }) ?? skip(withoutFilter))
+  expect(outcomes(pass)).toMatchObject({
+    'tap:tap-a': 'denied',
+    'nft_table:ip/a_filter': 'denied',
+    'subnet:192.168.100.0/24': 'blocked',
+  })
+  expect(pass.code).toBe(exitCodes.denied)
+  expect(standing(home, 'a')).toEqual(['tap-a', 'table ip a_filter'])
+})
+
+test.each(['@network-io', '@process'])(
+  'under the filter less %s gc fails, and the TAP stands',
+  async (group) => {
+    await leave('a')
+    const before = filtered({ group })
+    if (before === null) return
+    const { code } = await runCli(['gc', '--json'], { home, before })
+    expect(code).not.toBe(exitCodes.ok)
+    expect(standing(home, 'a')).toContain('tap-a')
+  },
+)
+
 test('systemd finds nothing wrong with the units', ({ skip }) => {
   if (spawnSync('systemd-analyze', ['--version']).status !== 0) skip('there is no systemd-analyze')
   const directory = mkdtempSync(join(tmpdir(), 'vmledger-units-'))
@@ -165,6 +212,17 @@ test('systemd finds nothing wrong with the units', ({ skip }) => {
 
 /** What SystemCallFilter= of the unit lets through; null where nobody can tell. */
 function allowedCalls(): Set<string> | null {
+  const groups = callGroups()
+  return groups === null ? null : new Set(setting('SystemCallFilter').flatMap(callsOf(groups)))
+}
+
+const callsOf =
+  (groups: ReadonlyMap<string, readonly string[]>) =>
+  (name: string): string[] =>
+    name.startsWith('@') ? (groups.get(name) ?? []).flatMap(callsOf(groups)) : [name]
+
+/** systemd's groups of system calls; null without systemd. */
+function callGroups(): Map<string, string[]> | null {
   const groups = new Map<string, string[]>()
   const { status, stdout } = spawnSync('systemd-analyze', ['syscall-filter'], { encoding: 'utf8' })
   if (status !== 0) return null
@@ -174,9 +232,24 @@ function allowedCalls(): Set<string> | null {
     if (line.startsWith('@')) groups.set(word, (members = []))
     else if (word !== '' && word !== '#') members.push(word)
   }
-  const expand = (name: string): string[] =>
-    name.startsWith('@') ? (groups.get(name) ?? []).flatMap(expand) : [name]
-  return new Set(setting('SystemCallFilter').flatMap(expand))
+  return groups
+}
+
+/** As `asUnit`, and under its filter of system calls and sockets, less these groups and families; null without what that takes. */
+function filtered(less: { group?: string; family?: string } = {}): string[] | null {
+  const python = spawnSync('python3', ['-c', whereIsPython], { encoding: 'utf8' })
+  const groups = callGroups()
+  if (groups === null || python.status !== 0) return null
+  const taken = new Set(less.group === undefined ? [] : callsOf(groups)(less.group))
+  const allowed = setting('SystemCallFilter')
+    .flatMap(callsOf(groups))
+    .filter((name) => !taken.has(name))
+  const refused = callsOf(groups)('@known').filter((name) => !allowed.includes(name))
+  const families = setting('RestrictAddressFamilies')
+    .filter((name) => name !== less.family)
+    .map((name) => familyNumbers.get(name))
+  const lists = [allowed, refused, families].map((list) => list.join())
+  return [...asUnit(), python.stdout.trim(), filterScript, ...lists]
 }
 
 /** A process of nobody that has the TAP open, as a VMM in a jail would. */

@@ -7,6 +7,7 @@ import { describe, expect, onTestFinished, test } from 'vitest'
 import { tapName } from '../../src/host/resources.ts'
 import { runCli } from '../cli/cli.ts'
 import {
+  allRun,
   type Bench,
   benchIn,
   command,
@@ -23,6 +24,7 @@ import {
 
 const reason = reasonToLeaveOut()
 const dieAt = resolve(import.meta.dirname, '../support/qemu-die-at.ts')
+const recovered = 'looked at what an earlier supervisor left'
 const vmsARound = 20
 const rounds = Number(process.env['VMLEDGER_ROUNDS'] ?? 1)
 
@@ -82,7 +84,8 @@ describe.skipIf(reason !== null)('boot-sector guests', { timeout }, () => {
   test(`${vmsARound} of them, all killed with their supervisors, are given back by one gc`, async () => {
     const one = await newBench()
     for (let round = 1; round <= rounds; round++) {
-      const runs = await Promise.all(Array.from({ length: vmsARound }, () => runningTiny(one)))
+      const runs = Array.from({ length: vmsARound }, () => runTiny(one))
+      await allRun(one, runs)
       expect(vmms().size).toBe(vmsARound)
       for (const { child } of runs) child.kill('SIGKILL')
       await killVmms(vmms().values())
@@ -144,7 +147,10 @@ describe.skipIf(reason !== null)('boot-sector guests', { timeout }, () => {
     await reaches(one, run.id, 'cleaned')
     await reaches(one, await next.vm, 'running')
     next.child.kill('SIGTERM')
-    expect(await next.end).toMatchObject({ code: 0 })
+    const { code, logs } = await next.end
+    expect(code).toBe(0)
+    // By pino, beside what it says itself.
+    expect(logs).toMatchObject([{ msg: recovered, isNewBoot: true, lostByReboot: 1, adoptable: 0 }])
     expect(outcomes(one, run.id)).toEqual({
       process: 'lost_by_reboot',
       socket: 'lost_by_reboot',

@@ -144,6 +144,16 @@ export async function runningTiny(one: Bench): Promise<Supervised & { readonly i
   return { ...run, id }
 }
 
+/** Waits until all of them run: asked together, for each question opens the ledger. */
+export async function allRun(one: Bench, runs: readonly Supervised[]): Promise<void> {
+  const ids = await Promise.all(runs.map(({ vm }) => vm))
+  await until(`${ids.length} VMs run`, () => {
+    const running = reading(one, (ledger) => ledger.list({ phase: 'running' }))
+    const found = new Set<string>(running.map(({ id }) => id))
+    return ids.every((id) => found.has(id))
+  })
+}
+
 export const phaseOf = (one: Bench, id: string): Phase | 'absent' =>
   reading(one, (ledger) => ledger.vm(id).state().phase)
 
