@@ -162,7 +162,7 @@ test('under the filter itself, as systemd would make it, gc gives all back', asy
   await leave('a')
   const before = filtered() ?? skip(withoutFilter)
   // The filter is there: what it leaves out is refused.
-  const [program = '', ...args] = [...before, 'mount', '-t', 'tmpfs', 'none', '/mnt']
+  const [program, ...args] = [...before, 'mount', '-t', 'tmpfs', 'none', '/mnt']
   expect(spawnSync(program, args, { encoding: 'utf8' }).stderr).toMatch(/permi(tted|ssion)/i)
   const pass = await gc(home, [], before)
   expect(pass).toMatchObject({ code: exitCodes.ok, vm: { result: 'cleaned', failed: [] } })

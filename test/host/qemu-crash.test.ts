@@ -26,7 +26,7 @@ const reason = reasonToLeaveOut()
 const dieAt = resolve(import.meta.dirname, '../support/qemu-die-at.ts')
 const recovered = 'looked at what an earlier supervisor left'
 const vmsARound = 20
-const rounds = Number(process.env['VMLEDGER_ROUNDS'] ?? 1)
+const rounds = Number(process.env['VMLEDGER_ROUNDS'] ?? 3)
 
 /** Where the supervisor dies while nothing runs. */
 const withoutVmm = [
