@@ -10,7 +10,7 @@ import type { Found, Request } from '../support/kill-point.ts'
 import { temporaryDirectory } from '../support/temporary.ts'
 
 /** Measured: what a change of the supervisor takes away from the test must be noticed. */
-const supervisorPointsMin = 219
+const supervisorPointsMin = 207
 const gcPointsMin = 61
 const lanes = availableParallelism() + 1
 const allPointsMs = 400_000
