@@ -20,11 +20,11 @@ import {
   vmms,
 } from '../support/qemu.ts'
 
-/** Of QEMU's own time, what passes from the typed command to the VMM's process; on a quiet machine 0.1. */
+/** Of QEMU's own time, what passes from the typed command to the VMM's process; measured 0.15 on two busy cores. */
 const beforeShareMax = 0.25
 /** Boots alone vary by a tenth, and by a half beside what else runs: it must not decide. */
 const shareMax = 1
-/** Of the quickest; on a quiet machine 200, of which Node itself is 30. */
+/** Of the quickest; measured 310 in the middle on two busy cores, of which Node itself is 30. */
 const beforeMsMax = 700
 const reasonToLeaveOutTiny = reasonToLeaveOut()
 const rounds = Number(process.env['VMLEDGER_ROUNDS'] ?? 3)
