@@ -4,6 +4,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { cpus, loadavg, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { argumentsOf } from '../scripts/usage.ts'
 import { bareBatches, bareInserts, type Case, groupCommits, recordSyncs } from './cases.ts'
 import { hasEmmett, openPeers, type Peer } from './peers.ts'
 import { bigLog, commandLine, eventLoop, manyVms } from './scale.ts'
@@ -33,15 +34,28 @@ type Result = {
 
 const root = join(import.meta.dirname, '..')
 const documentFile = join(root, 'docs', 'performance.md')
-const { values: options } = parseArgs({
-  options: {
-    quick: { type: 'boolean', default: false },
-    full: { type: 'boolean', default: false },
-    tiny: { type: 'boolean', default: false },
-    peers: { type: 'boolean', default: false },
-    'write-docs': { type: 'boolean', default: false },
-  },
-})
+const usage = `
+usage: npm run bench -- [OPTION...]
+
+Measures the ledger against bare SQLite and against others; takes minutes.
+
+  --quick       a smaller log and fewer VMs: under a minute
+  --full        a million events; kept in bench/results/
+  --tiny        only shows that it runs
+  --peers       installs emmett-sqlite first
+  --write-docs  rewrites the tables of docs/performance.md
+`
+const { values: options } = argumentsOf(usage, () =>
+  parseArgs({
+    options: {
+      quick: { type: 'boolean', default: false },
+      full: { type: 'boolean', default: false },
+      tiny: { type: 'boolean', default: false },
+      peers: { type: 'boolean', default: false },
+      'write-docs': { type: 'boolean', default: false },
+    },
+  }),
+)
 const size: Size = options.full ? 'full' : options.tiny ? 'tiny' : options.quick ? 'quick' : 'plain'
 const work = sizes[size]
 const comparisons = {

@@ -1,5 +1,4 @@
 // Runs the proofs, each with its control: one line each, the command that repeats a failure, and JSON beside.
-// usage: npm run prove [-- NAME...] [--seed N] [--count N] [--only CASE] [--full] [--controls all|none] [--summary]
 import { randomInt } from 'node:crypto'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
@@ -12,20 +11,36 @@ import { brokenTree, removeTree } from './prove-control.ts'
 import { loadProof, proofNames } from './prove-proofs.ts'
 import { killLanes, type Run, runProof } from './prove-run.ts'
 import { addCounts, addToTotal, type Counts, noCounts, summaryOf } from './test-counts.ts'
+import { argumentsOf, refuseArguments } from './usage.ts'
 
 const root = resolve(import.meta.dirname, '..')
 const results = join(root, 'test', 'prove', 'results')
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    seed: { type: 'string' },
-    count: { type: 'string' },
-    only: { type: 'string' },
-    full: { type: 'boolean', default: false },
-    controls: { type: 'string' },
-    summary: { type: 'boolean', default: false },
-  },
-})
+const usage = `
+usage: npm run prove -- [NAME...] [OPTION...]
+
+Runs the bounded share of every proof, or of those named, each with its control.
+Proofs: ${proofNames.join(', ')}.
+
+  --seed N         decides every case; drawn by chance and printed when left out
+  --count N        so many cases, without controls
+  --only CASE      one case by the name that a finding printed
+  --full           all of it instead of the bounded share
+  --controls WHICH all or none
+  --summary        also writes docs/reliability.json
+`
+const { values, positionals } = argumentsOf(usage, () =>
+  parseArgs({
+    allowPositionals: true,
+    options: {
+      seed: { type: 'string' },
+      count: { type: 'string' },
+      only: { type: 'string' },
+      full: { type: 'boolean', default: false },
+      controls: { type: 'string' },
+      summary: { type: 'boolean', default: false },
+    },
+  }),
+)
 
 /** What is known of one proof after its run. */
 type Proven = {
@@ -50,10 +65,9 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
 const seed = numberOf('seed') ?? randomInt(2 ** 30)
 const names = positionals.length > 0 ? positionals : [...proofNames]
 const unknown = names.filter((name) => !(proofNames as readonly string[]).includes(name))
-if (unknown.length > 0) {
-  process.stderr.write(`no such proof: ${unknown.join(', ')}; there are ${proofNames.join(', ')}\n`)
-  process.exit(64)
-}
+if (unknown.length > 0) refuseArguments(`no such proof: ${unknown.join(', ')}`)
+if (values.controls !== undefined && !['all', 'none'].includes(values.controls))
+  refuseArguments(`--controls takes all or none, not ${JSON.stringify(values.controls)}`)
 await orExit(bundleIfStale())
 await main()
 
@@ -178,8 +192,7 @@ function numberOf(option: 'seed' | 'count'): number | null {
   const text = values[option]
   if (text === undefined) return null
   if (/^\d{1,15}$/.test(text)) return Number(text)
-  process.stderr.write(`--${option} takes a number, not ${JSON.stringify(text)}\n`)
-  process.exit(64)
+  return refuseArguments(`--${option} takes a number, not ${JSON.stringify(text)}`)
 }
 
 function secondsOf({ seconds }: Run): string {

@@ -1,5 +1,4 @@
 // Packs the package, installs it into an empty project for each Node, and uses it there as a stranger would.
-// usage: npm run try-package [-- 22 24 26] [--offline: this Node only, no registry]
 import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { homedir, hostname, tmpdir } from 'node:os'
@@ -7,12 +6,24 @@ import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { pack, type Packed } from './pack.ts'
 import { install, installed, type Project, type Try, tryAll } from './stranger.ts'
+import { argumentsOf } from './usage.ts'
 
 const root = resolve(import.meta.dirname, '..')
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: { offline: { type: 'boolean', default: false } },
-})
+const usage = `
+usage: npm run try-package -- [LINE...] [OPTION]
+
+On the newest Node of each line: 22, 24 and 26 when left out.
+
+  --offline  this Node only, and no registry
+`
+const { values, positionals } = argumentsOf(usage, () =>
+  parseArgs({
+    allowPositionals: true,
+    options: {
+      offline: { type: 'boolean', default: false },
+    },
+  }),
+)
 const lines = positionals.length > 0 ? positionals : ['22', '24', '26']
 const scratch = mkdtempSync(join(tmpdir(), 'vmledger-stranger-'))
 execFileSync('chmod', ['755', scratch]) // nobody is to run the demo in it
