@@ -1,6 +1,6 @@
 /** Every fault at every operation: what the caller is told, and what stands afterwards. */
 import { describe, expect, test } from 'vitest'
-import type { LedgerError } from '../../src/contract/errors.ts'
+import { LedgerError } from '../../src/contract/errors.ts'
 import { type FaultOutcome, SimulatedCrash, simulatedHost, World } from '../../src/testing/index.ts'
 import { acquired, context, driverOf, furnishedWorld, held, place, vmmRequest } from './fixtures.ts'
 
@@ -97,6 +97,16 @@ describe('spawn', () => {
       .catch((error: LedgerError) => error.code)
     expect(refused).toBe(code)
     expect(host.world.standing()).toEqual([])
+  })
+
+  test('a start that is told to have failed never happens, whatever was the matter', async () => {
+    for (const outcome of ['denied', 'failed', 'unknown', 'busy'] as const) {
+      const host = simulatedHost({ faults: [{ operation: 'spawn', outcome }] })
+      await expect(host.spawn(context(), vmmRequest)).rejects.toThrow(LedgerError)
+      expect((await simulatedHost({ world: host.world }).fence(place)).vmm).toBe('taken')
+      host.world.finishCommands()
+      expect(host.world.standing()).toEqual([])
+    }
   })
 
   test('slow has its lock from the start and ends when the world finishes it', async () => {

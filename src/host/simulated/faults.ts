@@ -11,8 +11,8 @@ export type Command = {
 
 /**
  * denied, failed, busy: refused, nothing was done. unknown: nobody can tell; a command that changes
- * something stays in flight. slow: in flight until the world finishes it. crash_before, crash_after: the
- * supervisor dies just before or just after the command.
+ * something stays in flight, but nothing is started by a spawn, which is never in doubt. slow: in flight
+ * until the world finishes it. crash_before, crash_after: the supervisor dies just before or just after.
  */
 export type FaultOutcome =
   | 'denied'

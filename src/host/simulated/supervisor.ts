@@ -164,5 +164,7 @@ const isLeftInFlight = (fault: FaultOutcome | null | undefined): boolean =>
 /** What changes something runs as a process, which may outlive its supervisor; so does a look that hangs. */
 const needsProcess = (work: Work, fault: FaultOutcome | null): boolean => {
   if (fault === 'denied' || fault === 'failed' || fault === 'busy') return false
+  // Who forks knows whether it did: what nobody can tell is whether the lock is free, and then nothing starts.
+  if (fault === 'unknown' && work.type === 'start') return false
   return work.type !== 'look' || fault === 'slow'
 }

@@ -277,8 +277,6 @@ class Story {
     const operation = this.#pick(operations)
     const outcome = this.#pick(outcomes)
     if (process === undefined || operation === undefined || outcome === undefined) return
-    // A real spawn either has forked or has not; it never leaves one to wonder.
-    if (operation === 'spawn' && outcome === 'unknown') return
     trace(`${operation} ${outcome}`)
     process.host.faults.on({ operation, outcome, times: 1 + this.#below(3) })
   }
