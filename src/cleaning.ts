@@ -59,10 +59,10 @@ export function cleaningOf(open: OpenHome): Cleaning {
 
   async function afterPass(
     onWarning: ReconcilePassOptions['onWarning'] = ({ code, message }) =>
-      log.warn({ code, reason: message }, 'something was left in the trash'),
+      log.warn({ code, reason: message }, 'a pass left something behind'),
   ): Promise<void> {
     const { isCleaned } = open
-    const warnings = await tidy({ home, host, isCleaned, placeOf, reserve, log })
+    const warnings = await tidy({ home, host, isCleaned, placeOf, reserve })
     for (const warning of warnings) onWarning(warning)
     await freeAbandonedSubnets({ ...reconciling(), journal, allocations })
   }

@@ -22,12 +22,12 @@ test.each(scripts)('%s --help names every option and ends well', (script) => {
 })
 
 test.each([
-  ...scripts.map((script) => [script, '--nosuch'] as const),
-  ['scripts/prove.ts', 'nosuch'],
-  ['scripts/prove.ts', '--seed', 'x'],
-  ['scripts/prove.ts', '--controls', 'some'],
-  ['bench/bench.ts', 'nosuch'],
-])('%s %s ends with 64 and one line', (script, ...args) => {
+  ...scripts.map((script) => ({ script, args: ['--nosuch'] })),
+  { script: 'scripts/prove.ts', args: ['nosuch'] },
+  { script: 'scripts/prove.ts', args: ['--seed', 'x'] },
+  { script: 'scripts/prove.ts', args: ['--controls', 'some'] },
+  { script: 'bench/bench.ts', args: ['nosuch'] },
+])('$script $args ends with 64 and one line', ({ script, args }) => {
   const { status, stdout, stderr } = run(script, ...args)
   expect({ status, stdout }).toEqual({ status: 64, stdout: '' })
   expect(stderr).toMatch(/^[^\n]*(nosuch|"x"|"some")[^\n]*; see --help\n$/)

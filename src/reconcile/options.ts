@@ -33,7 +33,10 @@ export type ReconcilePassOptions = ForeignDirOptions & {
   readonly signal?: AbortSignal
   /** Called as each VM is done. */
   readonly onReport?: (report: ReconcileReport) => void
-  /** Told what is wrong with no VM: trash that cannot be deleted. Without it the ledger's `logger` is. */
+  /**
+   * Told what is wrong with no VM that is still to be cleaned: trash that cannot be deleted, lock files of
+   * cleaned VMs that cannot be removed. Without it the ledger's `logger` is.
+   */
   readonly onWarning?: (warning: Failure) => void
 }
 

@@ -44,9 +44,9 @@ async function reconcile(
   try {
     const report = await reconcileFenced(vmId, options, deps, fence)
     if (report.result !== 'cleaned' || options.dryRun) return report
-    const warning = forgetLocks(deps.host, place)
-    if (warning === null) return report
-    return { ...report, warnings: [...report.warnings, deps.clean(vmId, warning)] }
+    const standing = forgetLocks(deps.host, place)
+    if (standing === null) return report
+    return { ...report, warnings: [...report.warnings, deps.clean(vmId, standing.message)] }
   } finally {
     fence.close()
   }

@@ -7,6 +7,7 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { LedgerError } from '../../src/contract/errors.ts'
+import type { Failure } from '../../src/host/port.ts'
 import { tap } from '../../src/host/resources.ts'
 import type { Ledger } from '../../src/ledger.ts'
 import type { ReconcilerOptions } from '../../src/reconcile/options.ts'
@@ -445,8 +446,11 @@ describe('lock files that cannot be removed', () => {
     expect(await ledger.reconcile()).toMatchObject([{ result: 'cleaned', warnings }])
     expect(heard).toMatchObject([
       {
-        fields: { vm: 'vm-one', reason: warnings[0] },
-        message: 'lock files of a cleaned VM still stand',
+        fields: {
+          code: 'EIO',
+          reason: `${ledger.home}/locks cannot be tidied: vm-one: ${warnings[0]}`,
+        },
+        message: 'a pass left something behind',
       },
     ])
     expect(ledger.vm('vm-one').state().phase).toBe('cleaned')
@@ -454,6 +458,30 @@ describe('lock files that cannot be removed', () => {
     expect(await ledger.reconcile()).toEqual([])
     expect(world.read().lockFiles).toEqual([])
     expect(heard).toHaveLength(1)
+  })
+
+  test('hold up no other VM of the pass, and are told to who asked for it', async () => {
+    const { world, supervisor } = simulatedMachine()
+    const owner = supervisor()
+    for (const id of ['a', 'b', 'c']) await owner.ledger.createVm({ id, backend: 'test' })
+    owner.host.crash('never')
+    const { host } = supervisor()
+    const forget: typeof host.forget = (place) => {
+      if (place.vmId === 'a') throw Object.assign(new Error(broken.message), broken)
+      host.forget(place)
+    }
+    const { ledger } = supervisor({ host: withMethods(host, { forget }) })
+    for (const id of ['a', 'b', 'c']) writeFileSync(join(ledger.home, 'locks', `${id}.lock`), '')
+    const told: Failure[] = []
+    const asked = { concurrency: 1, onWarning: (warning: Failure) => void told.push(warning) }
+    expect(await ledger.reconcile({ ...asked, vmIds: ['a', 'b', 'c'] })).toMatchObject([
+      { vm: 'a', result: 'cleaned', warnings },
+      { vm: 'b', result: 'cleaned', warnings: [] },
+      { vm: 'c', result: 'cleaned', warnings: [] },
+    ])
+    expect(told).toEqual([{ code: 'EIO', message: expect.stringContaining(`a: ${warnings[0]}`) }])
+    expect(world.standing()).toEqual([])
+    expect(ledger.list().map(({ phase }) => phase)).toEqual(['cleaned', 'cleaned', 'cleaned'])
   })
 
   test('fail no abandonment that is recorded', async () => {

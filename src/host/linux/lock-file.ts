@@ -48,14 +48,17 @@ export async function tryLock(path: string, home: string, mode: LockMode): Promi
 
 /** Removes a lock file; whoever still has it open notices that its path names it no longer. */
 export function removeLockFile(path: string, home: string): void {
-  const dir = openLockDirectory(dirname(path), home)
   try {
-    const entry = `/proc/self/fd/${dir}/${basename(path)}`
-    if (lstatSync(entry).isFile()) unlinkSync(entry)
+    // Makes nothing: where there is no directory of locks, there is no lock to remove.
+    const dir = openLockDirectory(dirname(path), home, () => undefined)
+    try {
+      const entry = `/proc/self/fd/${dir}/${basename(path)}`
+      if (lstatSync(entry).isFile()) unlinkSync(entry)
+    } finally {
+      closeSync(dir)
+    }
   } catch (error) {
     if (codeOf(error) !== 'ENOENT') throw error
-  } finally {
-    closeSync(dir)
   }
 }
 
@@ -76,12 +79,12 @@ function openLockFile(path: string, home: string): number {
   }
 }
 
-function openLockDirectory(path: string, home: string): number {
+function openLockDirectory(path: string, home: string, make = makeDirectory): number {
   const flags = constants.O_RDONLY | constants.O_DIRECTORY
   const above = openSync(home, flags)
   try {
     const name = `/proc/self/fd/${above}/${basename(path)}`
-    makeDirectory(name)
+    make(name)
     const dir = openSync(name, flags | constants.O_NOFOLLOW)
     inheritOwner(dir, above)
     return dir
