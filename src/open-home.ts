@@ -166,8 +166,4 @@ function metadataOf({ actor }: LedgerOptions, host: Host) {
   return { actor: actor ?? 'supervisor', bootId, pid, machineVersion }
 }
 
-const uncleanedOf = ({ queries }: Store): VmId[] =>
-  queries
-    .listVms(null)
-    .filter((vm) => vm.phase !== 'cleaned')
-    .map((vm) => parseVmId(vm.id))
+const uncleanedOf = ({ queries }: Store): VmId[] => queries.uncleaned().map((id) => parseVmId(id))

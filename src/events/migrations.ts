@@ -34,8 +34,19 @@ const table = `CREATE TABLE IF NOT EXISTS schema_migrations (
 /** A copy that is being written changes all the time; one this old belongs to nobody who lives. */
 const staleMs = 3_600_000
 
-/** The migrations of one database, read from `drizzle/<module>/NNNN_name.sql` of this package. */
-export function shippedMigrations(module: string): Migration[] {
+const shipped = new Map<string, readonly Migration[]>()
+
+/**
+ * The migrations of one database, from `drizzle/<module>/NNNN_name.sql` of this package. Read once: those of a
+ * package that was replaced under a running process lead to a schema that this code does not know.
+ */
+export function shippedMigrations(module: string): readonly Migration[] {
+  const migrations = shipped.get(module) ?? readMigrations(module)
+  shipped.set(module, migrations)
+  return migrations
+}
+
+function readMigrations(module: string): readonly Migration[] {
   const folder = join(packageRoot(), 'drizzle', module)
   return readdirSync(folder)
     .filter((file) => file.endsWith('.sql'))
@@ -225,4 +236,11 @@ export function packageRoot(): string {
   return folder
 }
 
-const checksumOf = (migration: Migration): string => hash('sha256', migration.sql)
+const checksums = new WeakMap<Migration, string>()
+
+/** Asked at every opening, of the same few. */
+function checksumOf(migration: Migration): string {
+  const checksum = checksums.get(migration) ?? hash('sha256', migration.sql)
+  checksums.set(migration, checksum)
+  return checksum
+}

@@ -6,9 +6,10 @@ import type { Phase } from '../contract/phases.ts'
 import { events } from '../events/schema.ts'
 import { explained } from '../events/sqlite-errors.ts'
 import type { VmSummary } from './answers.ts'
-import { subnetAllocationsTable, vmLifecycleTable, vmsTable } from './schema.ts'
+import { vmLifecycleTable, vmsTable } from './schema.ts'
 
 type Promised = { vmId: string; version: number; diskBytes: number }
+type Allocation = { readonly vmId: string; readonly subnet: string }
 /**
  * From the promise until what was promised is written; word for word what the index vms_promised is of. Asked
  * under the writer's lock, so it is prepared once and its rows are taken as they are.
@@ -20,7 +21,21 @@ export type Queries = ReturnType<typeof createQueries>
 
 export function createQueries(db: Database.Database) {
   const orm = drizzle({ client: db })
-  let promised: Database.Statement<[], Promised> | null = null
+  const prepared = {
+    promised: once(() => db.prepare<[], Promised>(promisedSql)),
+    // Asked by every pass, every allocation: drizzle takes longer to build them than SQLite to answer.
+    uncleaned: once(() =>
+      db
+        .prepare<[], string>(
+          `SELECT id FROM vms WHERE phase <> 'cleaned' ORDER BY created_at DESC, id`,
+        )
+        .pluck(),
+    ),
+    allocations: once(() =>
+      db.prepare<[], Allocation>('SELECT vm_id AS vmId, subnet FROM subnet_allocations'),
+    ),
+    octets: once(() => db.prepare<[], number>('SELECT octet FROM subnet_allocations').pluck()),
+  }
   return {
     /** Newest first. */
     listVms: (phase: Phase | null): VmSummary[] =>
@@ -33,6 +48,8 @@ export function createQueries(db: Database.Database) {
           .all()
           .map(toSummary),
       ),
+    /** Ids of the VMs of the lists that are not cleaned, newest first. */
+    uncleaned: (): string[] => explained(db, () => prepared.uncleaned().all()),
     /** From the log itself, newest first. */
     removals: (): { streamId: string; recordedAt: string }[] =>
       explained(db, () =>
@@ -67,9 +84,7 @@ export function createQueries(db: Database.Database) {
             .get()?.streamId ?? null,
       ),
     /** What VMs that are not running yet were promised on disk. */
-    promisedDisk: (): Promised[] =>
-      // Not prepared before it is asked: the table may be gone.
-      explained(db, () => (promised ??= db.prepare<[], Promised>(promisedSql)).all()),
+    promisedDisk: (): Promised[] => explained(db, () => prepared.promised().all()),
     /** VMs of the lists of which something was abandoned, by their newest rows. */
     abandoning: (): string[] =>
       explained(db, () =>
@@ -93,22 +108,15 @@ export function createQueries(db: Database.Database) {
           .all()
           .map((row) => row.id),
       ),
-    allocations: (): { vmId: string; subnet: string }[] =>
-      explained(db, () =>
-        orm
-          .select({ vmId: subnetAllocationsTable.vmId, subnet: subnetAllocationsTable.subnet })
-          .from(subnetAllocationsTable)
-          .all(),
-      ),
-    takenOctets: (): number[] =>
-      explained(db, () =>
-        orm
-          .select({ octet: subnetAllocationsTable.octet })
-          .from(subnetAllocationsTable)
-          .all()
-          .map((row) => row.octet),
-      ),
+    allocations: (): Allocation[] => explained(db, () => prepared.allocations().all()),
+    takenOctets: (): number[] => explained(db, () => prepared.octets().all()),
   }
+}
+
+/** Not prepared before it is asked: the table may be gone. */
+function once<T>(prepare: () => T): () => T {
+  let prepared: T | null = null
+  return () => (prepared ??= prepare())
 }
 
 function toSummary(row: typeof vmsTable.$inferSelect): VmSummary {

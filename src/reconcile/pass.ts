@@ -1,6 +1,6 @@
 /** One pass over many VMs, by the reconciler's machine: so many at a time, each with its own report. */
 import { type ActorRefFrom, createActor, fromPromise } from 'xstate'
-import { CorruptEventError } from '../contract/errors.ts'
+import { assert, CorruptEventError } from '../contract/errors.ts'
 import { type VmId, vmId } from '../contract/ids.ts'
 import {
   type ReconcilerEvent,
@@ -55,25 +55,45 @@ export const eachOf = (options: ReconcilePassOptions): ReconcileOptions => ({
 
 export type ReconcilerActor = ActorRefFrom<typeof reconcilerMachine>
 
-/** The machine with its actors, not yet started. Its timer alone keeps no process alive. */
+type Hands = PassDependencies & {
+  readonly each: ReconcileOptions
+  readonly onReport: (report: ReconcileReport) => void
+  readonly isStopping: () => boolean
+}
+
+/** By its system: a machine of its own for every pass would be made anew each time. */
+const handsOf = new WeakMap<object, Hands>()
+
+function hands(system: object): Hands {
+  const found = handsOf.get(system)
+  assert(found, 'a reconciler has hands')
+  return found
+}
+
+const machine = reconcilerMachine.provide({
+  actors: {
+    scan: fromPromise<readonly string[]>(async ({ system }) => hands(system).scan()),
+    reconcileVm: fromPromise<void, { readonly vmId: string }>(async ({ input, system }) => {
+      const { each, onReport, reconcileOne } = hands(system)
+      onReport(await reconcileOne(vmId(input.vmId), each))
+    }),
+    tidy: fromPromise(async ({ system }) => {
+      const { each, isStopping, sweep, tidy } = hands(system)
+      if (!each.dryRun) await tidy()
+      await sweep?.(isStopping)
+    }),
+  },
+})
+
+/** The machine with its hands, not yet started. Its timer alone keeps no process alive. */
 export function reconcilerActor(
   input: ReconcilerInput,
   each: ReconcileOptions,
-  deps: PassDependencies & { readonly onReport: (report: ReconcileReport) => void },
+  deps: PassDependencies & Pick<Hands, 'onReport'>,
 ): ReconcilerActor {
-  const machine = reconcilerMachine.provide({
-    actors: {
-      scan: fromPromise<readonly string[]>(async () => deps.scan()),
-      reconcileVm: fromPromise<void, { readonly vmId: string }>(async ({ input: asked }) =>
-        deps.onReport(await deps.reconcileOne(vmId(asked.vmId), each)),
-      ),
-      tidy: fromPromise(async () => {
-        if (!each.dryRun) await deps.tidy()
-        await deps.sweep?.(() => actor.getSnapshot().context.isStopping)
-      }),
-    },
-  })
   const actor: ReconcilerActor = createActor(machine, { input, clock: unreferencedClock })
+  const isStopping = (): boolean => actor.getSnapshot().context.isStopping
+  handsOf.set(actor.system, { ...deps, each, isStopping })
   return actor
 }
 

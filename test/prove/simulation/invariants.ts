@@ -52,7 +52,7 @@ export class Invariants {
 
   hear(event: RecordedEvent): void {
     this.#stir()
-    trace(`${event.streamId} ${event.type} ${JSON.stringify(event.data)}`)
+    trace(() => `${event.streamId} ${event.type} ${JSON.stringify(event.data)}`)
     this.eventIds.push(event.eventId)
     if (event.position !== this.eventIds.length)
       this.#break(`position ${event.position} was acknowledged as the ${this.eventIds.length}th`)
@@ -179,9 +179,11 @@ export class Invariants {
   }
 }
 
+const isTraced = process.env['VMLEDGER_PROVE_TRACE'] === '1'
+
 /** What happens, line by line: to be read where a seed found something. */
-export function trace(line: string): void {
-  if (process.env['VMLEDGER_PROVE_TRACE'] === '1') process.stdout.write(`    ${line}\n`)
+export function trace(line: () => string): void {
+  if (isTraced) process.stdout.write(`    ${line()}\n`)
 }
 
 type Glance = { readonly things: readonly Thing[]; readonly living: readonly SimulatedProcess[] }

@@ -113,6 +113,7 @@ class Story {
       const passing = this.#try(() => cleaner.ledger.reconcile())
       const end = { isDone: false }
       void passing.then(() => (end.isDone = true))
+      await this.#scheduler.settle()
       for (let turn = 0; !end.isDone; turn++) {
         if (turn > 10_000) throw new Error('a pass without faults does not end')
         // A wait in real time, which is short, is all that there can be.
@@ -138,7 +139,7 @@ class Story {
   #happen(): void {
     const { world } = this.invariants
     const what = this.#pick(happenings)
-    trace(`-- ${what}`)
+    trace(() => `-- ${what}`)
     if (what === 'supervise') return this.#supervise()
     if (what === 'gc') return this.#gc()
     if (what === 'start') return void this.#start()
@@ -171,6 +172,9 @@ class Story {
       clock: this.#clock,
       // It is a copy of the template, made for this seed.
       adoptHost: true,
+      // How much room this machine has is no part of a simulated one.
+      disk: false,
+      reserveBytes: 0,
     })
     ledger.subscribe((event) => this.invariants.hear(event))
     const started = { number, pid, host, ledger }
@@ -277,7 +281,7 @@ class Story {
     const operation = this.#pick(operations)
     const outcome = this.#pick(outcomes)
     if (process === undefined || operation === undefined || outcome === undefined) return
-    trace(`${operation} ${outcome}`)
+    trace(() => `${operation} ${outcome}`)
     process.host.faults.on({ operation, outcome, times: 1 + this.#below(3) })
   }
 
