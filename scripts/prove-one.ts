@@ -1,5 +1,5 @@
 // One lane of a proof, in a process of its own: runs it and writes what it found as JSON.
-// usage: node prove-one.ts NAME '{"seed", "count", "scratch", "only", "stopsEarly"}' RESULT_FILE
+// usage: node prove-one.ts NAME '{"seed", "first", "count", "total", "scratch", "only", "stopsEarly"}' RESULT_FILE
 import { writeFileSync } from 'node:fs'
 import { assertOwnNamespaces } from '../test/host/guard.ts'
 import type { ProofOptions } from '../test/prove/proof.ts'

@@ -35,7 +35,7 @@ export async function runProof(proof: Proof, request: RunRequest): Promise<Run> 
     Array.from({ length: lanes }, (_, lane) => {
       const first = lane * each
       const count = Math.min(each, request.count - first)
-      return runLane(proof, { ...request, first, count })
+      return runLane(proof, { ...request, first, count, total: request.count })
     }),
   )
   const seconds = (performance.now() - startedMs) / 1000
@@ -53,7 +53,7 @@ type Lane = { readonly result: Result; readonly broken: string | null }
 
 async function runLane(
   proof: Proof,
-  { root, ...request }: RunRequest & { first: number },
+  { root, ...request }: RunRequest & { first: number; total: number },
 ): Promise<Lane> {
   const scratch = mkdtempSync(join(scratchRoot, 'vmledger-prove-'))
   const file = join(scratch, 'result.json')

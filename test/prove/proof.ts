@@ -5,6 +5,8 @@ export type ProofOptions = {
   /** The number of the first case of this lane. A case is decided by the seed and its number alone. */
   readonly first: number
   readonly count: number
+  /** How many cases all lanes have together. */
+  readonly total: number
   /** An empty directory of the run's own, deleted after it; on tmpfs where the machine has one. */
   readonly scratch: string
   /** One case by its name, of those that `Finding.again` names; null for all. */

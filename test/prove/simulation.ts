@@ -19,7 +19,7 @@ export const proof: Proof = {
   claim:
     'whatever crashes, reboots, sleeps, jumps in time, is slow or fails: nothing that lives is deleted, nothing is made without an intent, no octet is given twice, the log is what was acknowledged; and once all is dead and nothing fails, three passes leave nothing',
   unit: 'seeds',
-  share: { ci: 500, full: 100_000 },
+  share: { ci: 1_000, full: 100_000 },
   isOnHost: false,
   lanes: 2,
   controls: plants.map((bug) => ({ patch: `simulation-${bug}`, within: 2_000 })),

@@ -32,7 +32,6 @@ async function tries(work) {
 }
 
 function refused(error) {
-  // What a file system refuses outside the log comes as it is: EIO, ENOSPC.
-  if (error instanceof LedgerError || /^E[A-Z]+$/.test(error?.code)) say(`refused ${error.code}`)
+  if (error instanceof LedgerError) say(`refused ${error.code}`)
   else say(`threw ${String(error?.stack ?? error).replaceAll('\n', ' ')}`)
 }
