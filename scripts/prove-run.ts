@@ -56,6 +56,7 @@ async function runLane(
   { root, ...request }: RunRequest & { first: number; total: number },
 ): Promise<Lane> {
   const scratch = mkdtempSync(join(scratchRoot, 'vmledger-prove-'))
+  scratches.add(scratch)
   const file = join(scratch, 'result.json')
   try {
     const options = JSON.stringify({ ...request, scratch })
@@ -66,6 +67,7 @@ async function runLane(
     return { result: JSON.parse(readFileSync(file, 'utf8')) as Result, broken: null }
   } finally {
     rmSync(scratch, { recursive: true, force: true })
+    scratches.delete(scratch)
   }
 }
 
@@ -97,10 +99,14 @@ function ends([program = '', ...args]: readonly string[], root: string): Promise
 }
 
 const running = new Set<ReturnType<typeof spawn>>()
+const scratches = new Set<string>()
 
 /** For a signal to the runner: unshare holds back all but SIGKILL, and takes its namespace with it. */
 export function killLanes(): void {
   for (const child of running) child.kill('SIGKILL')
+  // Whoever was killed may write for a moment yet.
+  for (const scratch of scratches)
+    rmSync(scratch, { recursive: true, force: true, maxRetries: 10, retryDelay: 20 })
 }
 
 /** Numbers add up, but for those that say `max`, `min`; words stay as the first lane said them. */

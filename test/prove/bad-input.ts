@@ -34,6 +34,8 @@ export const proof: Proof = {
 /** Shares of what is good, without which only the first check of all would be tried. */
 const goodIdsMin = 0.3
 const goodEventsMin = 0.5
+/** In a run of a few cases they say nothing. */
+const judgedMin = 100
 const kinds = {
   database: 1,
   recorded: 10,
@@ -145,12 +147,14 @@ class Tries {
   /** Good shares, and a ledger in which nothing but the VM for `recorded` ever was. */
   end(): string[] {
     const { figures } = this
-    const share = (good: string, bad: string): number =>
-      (figures[good] ?? 0) / Math.max(1, (figures[good] ?? 0) + (figures[bad] ?? 0))
+    const areTooFew = (good: string, bad: string, shareMin: number): boolean => {
+      const tried = (figures[good] ?? 0) + (figures[bad] ?? 0)
+      return tried >= judgedMin && (figures[good] ?? 0) / tried < shareMin
+    }
     const problems = this.#ledger.verify().findings.map((finding) => JSON.stringify(finding))
     this.#ledger.close()
-    if (share('good ids', 'bad ids') < goodIdsMin) problems.push('too few ids pass the grammar')
-    if (share('good events', 'bad events') < goodEventsMin) problems.push('too few events pass')
+    if (areTooFew('good ids', 'bad ids', goodIdsMin)) problems.push('too few ids pass the grammar')
+    if (areTooFew('good events', 'bad events', goodEventsMin)) problems.push('too few events pass')
     return problems
   }
 

@@ -21,6 +21,8 @@ export const proof: Proof = {
 
 const writers = 8
 const leastShare = 0.5
+/** Events a process from which on the shares mean anything: before, who started last is the slowest. */
+const judgedMin = 100
 /** On a machine with nothing else to do; what others run at the time makes everybody wait in proportion. */
 const worstMsMaxIdle = 500
 
@@ -55,7 +57,9 @@ async function run(options: ProofOptions): Promise<Result> {
   found.add(`--count ${count}`, [
     ...differences(told, stored),
     ...ledger.verify().findings.map((finding) => `verify: ${JSON.stringify(finding)}`),
-    ...(share >= leastShare ? [] : [`the slowest has ${share.toFixed(2)} of the fastest's speed`]),
+    ...(share >= leastShare || count < judgedMin
+      ? []
+      : [`the slowest has ${share.toFixed(2)} of the fastest's speed`]),
     ...(worstMs <= worstMsMax ? [] : [`somebody waited ${worstMs.toFixed(0)} ms`]),
   ])
   ledger.close()
