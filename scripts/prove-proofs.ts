@@ -6,6 +6,8 @@ import type { Proof } from '../test/prove/proof.ts'
 export const proofNames = [
   'crash-points',
   'simulation',
+  'model',
+  'interleavings',
   'bad-input',
   'golden',
   'random-kills',

@@ -6,6 +6,7 @@ import { type HeldResource, heldResources, isHeld } from './contract/state.ts'
 import type { Created, Driver, DriverContext, Failure, Hold, Released } from './host/port.ts'
 import { isVolatile } from './host/resources.ts'
 import { intentOf } from './draft.ts'
+import { blockersOf } from './machines/cleanup.ts'
 import { random } from './new-id.ts'
 import { assertOwned } from './recover.ts'
 import { nextSubnet } from './subnets.ts'
@@ -159,15 +160,19 @@ export class VmResources {
   }
 
   #releasable(key: string): HeldResource {
-    const { context } = this.#vm.state()
+    const { phase, context } = this.#vm.state()
     const refuse = (why: string): never => {
       throw this.#error('CLEANUP_REFUSED', why)
     }
     const held = context.resources[key]
     if (held === undefined || !isHeld(held)) return refuse(`${this.#vm.id} does not hold ${key}`)
     if (held.state === 'intended') return refuse(`${key} is being made; close() waits for it`)
-    const user = heldResources(context).find((r) => r.uses.includes(key))
+    const [user] = blockersOf(context, key)
+    if (user?.state === 'abandoned')
+      return refuse(`${user.key}, which was abandoned and may stand, uses ${key}: abandon that too`)
     if (user !== undefined) return refuse(`${key} is used by ${user.key}; release that first`)
+    // Nobody could record it: what is being cleaned belongs to whoever holds the claim.
+    if (phase === 'cleaning') return refuse(`${this.#vm.id} is being cleaned, ${key} with it`)
     return held
   }
 
