@@ -38,8 +38,9 @@ const refuse = (code: string): never => {
 
 export class Model implements Does<string> {
   readonly vms = new Map<string, Vm>()
-  /** Every pair of phases that a recorded fact led through. */
+  /** Every pair of phases that a fact led through, and every fact that was told in a phase. */
   readonly pairs = new Set<string>()
+  readonly told = new Set<string>()
   #events = 0
   /** The processes that play the two supervisors now; whoever played them before is dead. */
   #processes: [number, number] = [0, 1]
@@ -124,6 +125,7 @@ export class Model implements Does<string> {
 
   record(who: Who, id: string, type: Recordable, isVoid: boolean, _isSync?: boolean): string {
     const vm = this.#known(id)
+    this.told.add(`${type} in ${vm.phase}`)
     if (!mayRecord(vm, type, isVoid)) refuse('ILLEGAL_TRANSITION')
     this.#tell(vm, type, phaseAfter(type) ?? vm.phase)
     if (type === 'vm.adopted') vm.owner = this.#processes[who]
