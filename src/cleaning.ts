@@ -30,13 +30,15 @@ export type Cleaning = {
   removing(): RemovalDependencies
 }
 
-export function cleaningOf(open: OpenHome): Cleaning {
+/** `onCleaned` hears of each VM of which nothing is left. */
+export function cleaningOf(open: OpenHome, onCleaned: (id: VmId) => void): Cleaning {
   const { home, host, clock, newId, log, recorder, journal, reserve, secrets, placeOf } = open
   const release = batchedRelease()
 
   async function clean(id: VmId, options: ReconcileOptions): Promise<ReconcileReport> {
     const report = await reconcileVm(id, options, reconciling())
     secrets.forgetCleaned(id)
+    if (open.isCleaned(id)) onCleaned(id)
     return report
   }
 

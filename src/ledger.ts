@@ -67,6 +67,7 @@ export class Ledger {
   readonly hostJournal: HostJournal
   readonly #open: OpenHome
   readonly #cleaning: Cleaning
+  readonly #handles = new Map<VmId, Vm>()
   /** Aborted by close(): ends what goes on for as long as the ledger is open. */
   readonly #closing = new AbortController()
 
@@ -77,7 +78,7 @@ export class Ledger {
     this.host = open.host
     this.hostJournal = open.journal
     this.#open = open
-    this.#cleaning = cleaningOf(open)
+    this.#cleaning = cleaningOf(open, (id) => this.#handles.delete(id))
   }
 
   /**
@@ -274,7 +275,14 @@ export class Ledger {
     )
   }
 
+  /** One for all who ask: who closes waits for what others make. Of a VM that is cleaned none is kept. */
   #handle(id: VmId): Vm {
+    const vm = this.#handles.get(id) ?? this.#newHandle(id)
+    if (!this.#open.isCleaned(id)) this.#handles.set(id, vm)
+    return vm
+  }
+
+  #newHandle(id: VmId): Vm {
     const { secrets, placeOf, store } = this.#open
     return new Vm(id, {
       ...this.#open,
