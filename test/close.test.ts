@@ -61,3 +61,17 @@ test('a guest that cannot be asked to stop is ended without waiting for it', asy
   expect(await vm.close({ shutdown, graceMs: 20_000 })).toMatchObject({ result: 'cleaned' })
   expect(performance.now() - startedMs).toBeLessThan(10_000)
 })
+
+test('whoever asks the ledger for a VM has the same one: it is closed once, when what others make is made', async () => {
+  const { world, supervisor } = machine()
+  const { host, ledger } = supervisor()
+  const vm = await vmmVm(ledger, 'one')
+  host.faults.on({ operation: 'create', kind: 'file', outcome: 'slow', times: 1 })
+  const making = ledger.vm('one').acquire({ kind: 'file', name: 'late', spec: {} })
+  await expect.poll(() => vm.state().context.resources['file:late']?.state).toBe('intended')
+  const closing = [vm.close(), ledger.vm('one').close()]
+  world.finishCommands()
+  expect(await Promise.all(closing)).toMatchObject([{ result: 'cleaned' }, { result: 'cleaned' }])
+  await making
+  expect(world.standing()).toEqual([])
+})

@@ -18,6 +18,7 @@ export const proof: Proof = {
   lanes: 2,
   controls: [
     { patch: 'interleavings-live-claim', within: 500 },
+    { patch: 'interleavings-handle-each', within: 500 },
     { patch: 'interleavings-remove-kept', within: 500 },
   ],
   controlsInCi: 'any',
