@@ -82,7 +82,7 @@ export const commandsOf = (tally: Tally): fc.Arbitrary<Command>[] =>
 
 /** Two VMs are there from the start. */
 export const firstOf = (tally: Tally): Command[] =>
-  ['a', 'b'].map((made) => commandOf('create', tally)([[0, made, false], true]))
+  ['a', 'b'].map((first) => commandOf('create', tally)([[0, first, false], true]))
 
 /** Who dares calls whatever the model says; the others call only what it grants, and so come further. */
 const commandOf =
