@@ -25,7 +25,7 @@ export const proof: Proof = {
   run,
 }
 
-const commandsMax = 60
+const commandsMax = 50
 
 async function run(options: ProofOptions): Promise<Result> {
   const { seed, first, count, scratch } = options
