@@ -89,7 +89,7 @@ export class Ledger {
     return createVm(options, this.#open, (id) => this.#handle(id))
   }
 
-  /** A handle on a VM of this home. @throws LedgerError INVALID_ID, VM_NOT_FOUND */
+  /** The handle on a VM of this home, one for all who ask. @throws LedgerError INVALID_ID, VM_NOT_FOUND */
   vm(id: string): Vm {
     return this.#handle(this.#known(id))
   }

@@ -134,10 +134,8 @@ export class Stage {
     } catch (error) {
       const { code = '' } = error as { code?: string }
       count(`${does} ${code}`)
-      if (
-        !refusals[does].includes(code) &&
-        !(this.#isLate && does === 'rm' && code === 'CLEANUP_FAILED')
-      )
+      const isTooEarly = this.#isLate && does === 'rm' && code === 'CLEANUP_FAILED'
+      if (!isTooEarly && !refusals[does].includes(code))
         this.#break(`${does} threw ${String(error)}`)
     }
     this.#gates.stir()
@@ -190,10 +188,12 @@ export class Stage {
     for (let waits = 0; waits < waitsMax;) {
       await this.#gates.settle()
       if (end.isDone) return
-      const turn = this.#turns.shift() ?? 0
-      const isMoving = this.#gates.step(() => turn / 256)
-      if (turn % 4 === 3) this.#gates.step(() => turn / 256)
-      if (isMoving) continue
+      const [turn = 0] = this.#turns
+      if (this.#gates.step(() => turn / 256)) {
+        if (turn % 4 === 3) this.#gates.step(() => turn / 256)
+        this.#turns.shift()
+        continue
+      }
       // Somebody waits in real time, for another's cleanup.
       waits += 1
       await sleep(waitMs)
