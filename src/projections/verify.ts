@@ -94,12 +94,13 @@ function verifyInside(
 
 /** How many events stand where history can: from 1 on, exact as a number. Others are reported. */
 function countableEvents(db: Database.Database, report: Report): number {
+  let count = db.prepare('SELECT count(*) FROM events').pluck().get() as number
+  // Nothing may throw between the query and its loop, which ends it: unended it keeps the database open.
   const outside = db
     .prepare(`SELECT CAST(position AS TEXT) FROM events WHERE position < 1
       UNION ALL SELECT CAST(position AS TEXT) FROM events WHERE position > ?`)
     .pluck()
     .iterate(Number.MAX_SAFE_INTEGER) as Iterable<string>
-  let count = db.prepare('SELECT count(*) FROM events').pluck().get() as number
   for (const row of outside) {
     report({ kind: 'row_unexpected', table: 'events', row })
     count -= 1
