@@ -1,9 +1,10 @@
 /** Writes what the projections say, inside the transaction that appends. */
 import type Database from 'better-sqlite3'
+import { assert } from '../contract/errors.ts'
 import type { RecordedEvent } from '../contract/events.ts'
 import { hostStream, vmOfStream } from '../contract/ids.ts'
 import type { VmState } from '../contract/state.ts'
-import type { Projection } from './projection.ts'
+import type { Projection, Row } from './projection.ts'
 import { subnetAllocations } from './subnet-allocations.ts'
 import { vmLifecycle } from './vm-lifecycle.ts'
 import { vms } from './vms.ts'
@@ -55,20 +56,34 @@ function applyHost(
 type Writer = ReturnType<typeof createWriter>
 
 function createWriter(db: Database.Database, projection: Projection, table: string) {
-  const put = db.prepare(putSql(projection, table))
+  const put =
+    projection.keeps === 'log' ? inserting(db, projection, table) : putting(db, projection, table)
   const remove = db.prepare(`DELETE FROM "${table}" WHERE ${projection.key[0]} = ?`)
   const write = (event: RecordedEvent, vmId: string, after: VmState): void => {
     const change = projection.change(event, vmId, after)
     if (change === null) return
     if (change.op === 'remove') remove.run(change.key)
-    else put.run(Object.values(change.row))
+    else put(Object.values(change.row))
   }
   return { write, newestOnly: projection.newestOnly }
 }
 
-function putSql({ columns, key, keeps }: Projection, table: string): string {
-  const insert = `INSERT INTO "${table}" (${columns.join(', ')}) VALUES (${columns.map(() => '?').join(', ')})`
-  if (keeps === 'log') return insert
-  const updates = columns.filter((c) => !key.includes(c)).map((c) => `${c} = excluded.${c}`)
-  return `${insert} ON CONFLICT (${key.join(', ')}) DO UPDATE SET ${updates.join(', ')}`
+type Put = (values: Row[string][]) => void
+
+function inserting(db: Database.Database, { columns }: Projection, table: string): Put {
+  const values = columns.map(() => '?').join(', ')
+  const insert = db.prepare(`INSERT INTO "${table}" (${columns.join(', ')}) VALUES (${values})`)
+  return (row) => void insert.run(row)
+}
+
+/** Of most VMs there is a row: to look for it by an update costs less than an upsert. */
+function putting(db: Database.Database, projection: Projection, table: string): Put {
+  const [key, ...others] = projection.columns
+  assert(projection.key.join() === key, `the key of ${table} is its first column`)
+  const changes = others.map((column) => `${column} = ?`).join(', ')
+  const update = db.prepare(`UPDATE "${table}" SET ${changes} WHERE ${key} = ?`)
+  const insert = inserting(db, projection, table)
+  return (row) => {
+    if (update.run(row.slice(1), row[0]).changes === 0) insert(row)
+  }
 }
