@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { type VmId, vmId as parseVmId } from './contract/ids.ts'
 import { freeAbandonedSubnets } from './abandon.ts'
 import { foreignSweep } from './foreign.ts'
+import type { Handles } from './handles.ts'
 import { random } from './new-id.ts'
 import type { OpenHome } from './open-home.ts'
 import { batchedRelease } from './reconcile/batch.ts'
@@ -30,16 +31,16 @@ export type Cleaning = {
   removing(): RemovalDependencies
 }
 
-/** `onCleaned` hears of each VM of which nothing is left. */
-export function cleaningOf(open: OpenHome, onCleaned: (id: VmId) => void): Cleaning {
+export function cleaningOf(open: OpenHome, handles: Handles): Cleaning {
   const { home, host, clock, newId, log, recorder, journal, reserve, secrets, placeOf } = open
   const release = batchedRelease()
 
   async function clean(id: VmId, options: ReconcileOptions): Promise<ReconcileReport> {
-    const report = await reconcileVm(id, options, reconciling())
-    secrets.forgetCleaned(id)
-    if (open.isCleaned(id)) onCleaned(id)
-    return report
+    try {
+      return await reconcileVm(id, options, reconciling())
+    } finally {
+      if (open.isOpen()) handles.forgetCleaned([id])
+    }
   }
 
   const passing: Cleaning['passing'] = (named, options) => ({
@@ -64,6 +65,7 @@ export function cleaningOf(open: OpenHome, onCleaned: (id: VmId) => void): Clean
       log.warn({ code, reason: message }, 'a pass left something behind'),
   ): Promise<void> {
     const { isCleaned } = open
+    handles.forgetCleaned()
     const warnings = await tidy({ home, host, isCleaned, placeOf, reserve })
     for (const warning of warnings) onWarning(warning)
     await freeAbandonedSubnets({ ...reconciling(), journal, allocations })

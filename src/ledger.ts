@@ -12,6 +12,7 @@ import type { RebuildResult, Verification, VmSummary } from './projections/answe
 import { abandon, type Abandonment, type AbandonOptions } from './abandon.ts'
 import type { DiskReport } from './admission.ts'
 import { type Cleaning, cleaningOf } from './cleaning.ts'
+import { Handles } from './handles.ts'
 import type { HostJournal } from './host-journal.ts'
 import type { CreateVmOptions, EventsOptions, LedgerOptions, ListFilter } from './ledger-options.ts'
 import { createVm } from './new-vm.ts'
@@ -67,7 +68,7 @@ export class Ledger {
   readonly hostJournal: HostJournal
   readonly #open: OpenHome
   readonly #cleaning: Cleaning
-  readonly #handles = new Map<VmId, Vm>()
+  readonly #handles: Handles
   /** Aborted by close(): ends what goes on for as long as the ledger is open. */
   readonly #closing = new AbortController()
 
@@ -78,7 +79,9 @@ export class Ledger {
     this.host = open.host
     this.hostJournal = open.journal
     this.#open = open
-    this.#cleaning = cleaningOf(open, (id) => this.#handles.delete(id))
+    const { isCleaned, secrets } = open
+    this.#handles = new Handles({ isCleaned, secrets, make: (id) => this.#newHandle(id) })
+    this.#cleaning = cleaningOf(open, this.#handles)
   }
 
   /**
@@ -86,12 +89,12 @@ export class Ledger {
    * @throws LedgerError INVALID_ID, VM_EXISTS, PERMISSION_DENIED, ACQUIRE_FAILED; ResourceExhaustedError, then nothing is made
    */
   async createVm(options: CreateVmOptions): Promise<Vm> {
-    return createVm(options, this.#open, (id) => this.#handle(id))
+    return createVm(options, this.#open, (id) => this.#handles.of(id))
   }
 
-  /** The handle on a VM of this home, one for all who ask. @throws LedgerError INVALID_ID, VM_NOT_FOUND */
+  /** The handle on a VM of this home, one for all who ask until it is cleaned. @throws LedgerError INVALID_ID, VM_NOT_FOUND */
   vm(id: string): Vm {
-    return this.#handle(this.#known(id))
+    return this.#handles.of(this.#known(id))
   }
 
   /** Newest first. */
@@ -273,13 +276,6 @@ export class Ledger {
       `no VM ${id} was ever created here (${this.home}); see \`vmledger list --all\``,
       { vmId: id },
     )
-  }
-
-  /** One for all who ask: who closes waits for what others make. Of a VM that is cleaned none is kept. */
-  #handle(id: VmId): Vm {
-    const vm = this.#handles.get(id) ?? this.#newHandle(id)
-    if (!this.#open.isCleaned(id)) this.#handles.set(id, vm)
-    return vm
   }
 
   #newHandle(id: VmId): Vm {

@@ -1,6 +1,7 @@
 /** Opens a home: database, recorder, journal and the disk's guard, each when what it needs is there. */
 import { join, resolve } from 'node:path'
 import type { z } from 'zod'
+import { CorruptEventError } from './contract/errors.ts'
 import type { RecordedEvent } from './contract/events.ts'
 import { type VmId, vmId as parseVmId } from './contract/ids.ts'
 import { shippedMigrations } from './events/migrations.ts'
@@ -122,7 +123,7 @@ function around(opened: Store, options: LedgerOptions, settings: Settings): Open
   }
   const recorder = new Recorder(recording)
   const journal = hostJournal({ ...recording, isOpen })
-  const isCleaned = (id: VmId): boolean => recorder.current(id).state.phase === 'cleaned'
+  const isCleaned = (id: VmId): boolean => isCleanedIn(recorder, id)
   const secrets = new Secrets(isCleaned)
   const placeOfVm = (id: VmId): Place => placeOf(home, ledgerId, id)
   const admission = new Admission({
@@ -158,6 +159,16 @@ function around(opened: Store, options: LedgerOptions, settings: Settings): Open
         opened.close()
       }
     },
+  }
+}
+
+/** Of a history that cannot be read nothing is proven. */
+function isCleanedIn(recorder: Recorder, id: VmId): boolean {
+  try {
+    return recorder.current(id).state.phase === 'cleaned'
+  } catch (error) {
+    if (error instanceof CorruptEventError) return false
+    throw error
   }
 }
 

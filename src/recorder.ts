@@ -135,12 +135,14 @@ export class Recorder {
     return this.#recordAlone(prepared) ?? this.#recordInTurn(prepared)
   }
 
-  /** What is plain: nothing is queued, nobody refuses, nobody else writes. null where it is not, with nothing written. */
+  /** What is plain: nothing is queued, the machine agrees, nobody else writes. null where it is not so. */
   #recordAlone(prepared: Prepared): readonly RecordedEvent[] | null {
     if (this.#queue.length > 0) return null
     const decision = this.#decide(prepared, noneStaged, timestamp(this.#options.clock))
     if (decision.kind === 'refuse') return null
     const result = this.#appendIfFree(decision.item)
+    if (result?.status === 'refused') throw result.error
+    if (result?.status === 'conflict') this.#distrust(prepared.vmId)
     if (result?.status !== 'recorded' || result.isRepeated) return null
     this.#remember(prepared.vmId, decision.next)
     this.#options.onRecorded(result.events)
@@ -179,7 +181,9 @@ export class Recorder {
 
   /** Writes all that is queued. @throws LedgerError BUSY; then the queue is as it was */
   flushSync(budgetMs: number): void {
-    if (this.#queue.length > 0) retryWhileBusy(() => this.#commitQueue(), budgetMs, 'record')
+    if (this.#queue.length === 0) return
+    retryWhileBusy(() => this.#commitQueue(), budgetMs, 'record')
+    this.#patience = null
   }
 
   /** The fold of the VM's stream as of now, other processes' events included. */

@@ -138,6 +138,12 @@ export class Vm {
     return adopt(this.id, this.#deps)
   }
 
+  /** Closes what keeps cleaners away, once nothing is being made. @internal */
+  async letGo(): Promise<void> {
+    await Promise.allSettled(this.#inFlight)
+    await this.#resources.letGo()
+  }
+
   async #close(options: CloseOptions): Promise<ReconcileReport> {
     assertOwned(this.id, this.state(), this.#deps.host)
     await Promise.allSettled(this.#inFlight)
@@ -148,7 +154,7 @@ export class Vm {
         if (!this.#isToldByCleanup(error)) throw error
       })
     // Nothing of ours creates any more, so the cleanup's fence may prove it.
-    await this.#resources.letGo()
+    await this.letGo()
     const report = await this.#cleaned(options.graceMs ?? graceMsDefault)
     if (report.result !== 'cleaned' && report.result !== 'nothing') throw new CleanupError(report)
     return report

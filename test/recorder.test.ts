@@ -2,7 +2,8 @@
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
-import { describe, expect, onTestFinished, test } from 'vitest'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { IllegalTransitionError, type LedgerError } from '../src/contract/errors.ts'
 import { startChild } from './support/children.ts'
 import { openTestLedger, otherClient, runningVm, temporaryHome } from './support/ledgers.ts'
@@ -223,4 +224,25 @@ test('a writer that never lets go makes record BUSY after its patience, and noth
   blocker.exec('ROLLBACK')
   await vm.record({ type: 'vm.created' })
   expect(ledger.verify()).toMatchObject({ ok: true, events: 4 })
+})
+
+test('patience begins anew for a writer that is busy again, much later', async () => {
+  const ledger = openTestLedger()
+  const vm = await ledger.createVm({ backend: 'test' })
+  const blocker = otherClient(ledger.home)
+  vi.useFakeTimers({ toFake: ['performance'] })
+  onTestFinished(() => void vi.useRealTimers())
+  blocker.exec('BEGIN IMMEDIATE')
+  const first = vm.record(adopt)
+  await sleep(20)
+  blocker.exec('ROLLBACK')
+  vm.recordSync(adopt)
+  await first
+  await sleep(100)
+  vi.advanceTimersByTime(6_000)
+  blocker.exec('BEGIN IMMEDIATE')
+  const second = vm.record(adopt)
+  await sleep(20)
+  blocker.exec('ROLLBACK')
+  expect(await second).toMatchObject({ type: 'vm.adopted' })
 })

@@ -107,7 +107,7 @@ export function openLog<State>(
   function append(items: readonly AppendItem<State>[], together = false): AppendResult[] {
     try {
       const lone = appendLone(items)
-      if (lone !== null) return [{ status: 'recorded', events: [lone], isRepeated: false }]
+      if (lone !== null) return [lone]
       return transact((head) => (together ? appendTogether : appendAll)(items, head))
     } catch (error) {
       throw explain(error, db.name)
@@ -116,18 +116,19 @@ export function openLog<State>(
 
   /**
    * One new event, which is what is recorded most: no savepoint, nothing asked that the triggers know. null
-   * where it is not so plain, or is refused: nothing is written then, and the long way says why.
+   * where it is not so plain, or a constraint refuses it: nothing is written then, and the long way says why.
    */
-  function appendLone(items: readonly AppendItem<State>[]): RecordedEvent | null {
+  function appendLone(items: readonly AppendItem<State>[]): AppendResult | null {
     const [item] = items
     const entry = item?.entries[0]
     if (item === undefined || entry === undefined) return null
     if (items.length > 1 || item.entries.length > 1 || entry.event.isIdGiven) return null
     try {
-      return transact((head) => {
-        if (findRefusal(item) !== null) return { results: null, head }
+      return transact<AppendResult>((head) => {
+        const refused = findRefusal(item)
+        if (refused !== null) return { results: refused, head }
         const event = insert(entry, item.streamId, item.expectedVersion + 1, head, true)
-        return { results: event, head: event }
+        return { results: { status: 'recorded', events: [event], isRepeated: false }, head: event }
       })
     } catch (error) {
       if (isConstraint(error)) return null
