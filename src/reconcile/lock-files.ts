@@ -1,8 +1,11 @@
 /** Removes the lock files of VMs that are cleaned, also of those whose cleaner died before it could. */
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
+import { CorruptEventError } from '../contract/errors.ts'
 import { type VmId, vmId, vmIdPattern } from '../contract/ids.ts'
+import { codeOf, messageOf } from '../contract/thrown.ts'
 import type { Failure, Host, Place } from '../host/port.ts'
+import { isCrash } from './crash.ts'
 import { refusalOf } from './refusal.ts'
 
 /** null, or why they still stand: no reason to call what is cleaned anything else, for the next pass tries again. */
@@ -11,10 +14,10 @@ export function forgetLocks(host: Host, place: Place): Failure | null {
     host.forget(place)
     return null
   } catch (error) {
-    const { code, message } = refusalOf(error)
+    if (isCrash(error)) throw error
     return {
-      code,
-      message: `its lock files are still there: ${message}; the next pass tries again`,
+      code: codeOf(error),
+      message: `its lock files are still there: ${messageOf(error)}; the next pass tries again`,
     }
   }
 }
@@ -30,24 +33,34 @@ export type ForgetDependencies = {
  * Whoever is cleaned is never looked at again, so a pass asks the directory. What somebody holds stays; gives
  * why others do.
  */
-export async function forgetCleaned({
-  home,
-  host,
-  placeOf,
-  isCleaned,
-}: ForgetDependencies): Promise<readonly Failure[]> {
+export async function forgetCleaned(deps: ForgetDependencies): Promise<readonly Failure[]> {
   const failures: Failure[] = []
-  const names = new Set(readdirSync(join(home, 'locks')).map((name) => name.replace(/\.\w+$/, '')))
+  const files = readdirSync(join(deps.home, 'locks'))
+  const names = new Set(files.map((name) => name.replace(/\.\w+$/, '')))
   for (const id of [...names].filter((name) => vmIdPattern.test(name)).map(vmId)) {
-    if (!isCleaned(id)) continue
-    const fence = await host.fence(placeOf(id))
-    try {
-      if (fence.vmm !== 'taken' || fence.helpers !== 'taken') continue
-      const failure = forgetLocks(host, placeOf(id))
-      if (failure !== null) failures.push({ ...failure, message: `${id}: ${failure.message}` })
-    } finally {
-      fence.close()
-    }
+    if (!isKnownCleaned(id, deps)) continue
+    const failure = await forgetUnheld(deps.placeOf(id), deps.host).catch(refusalOf)
+    if (failure !== null) failures.push({ ...failure, message: `${id}: ${failure.message}` })
   }
   return failures
+}
+
+function isKnownCleaned(id: VmId, { isCleaned }: ForgetDependencies): boolean {
+  try {
+    return isCleaned(id)
+  } catch (error) {
+    // One history that cannot be read must not keep a pass from the locks of other VMs.
+    if (error instanceof CorruptEventError) return false
+    throw error
+  }
+}
+
+async function forgetUnheld(place: Place, host: Host): Promise<Failure | null> {
+  const fence = await host.fence(place)
+  try {
+    const isUnheld = fence.vmm === 'taken' && fence.helpers === 'taken'
+    return isUnheld ? forgetLocks(host, place) : null
+  } finally {
+    fence.close()
+  }
 }

@@ -5,7 +5,8 @@ import { expect, test } from 'vitest'
 import { LedgerError } from '../../src/contract/errors.ts'
 import { simulatedHost } from '../../src/host/simulated/host.ts'
 import type { Failure } from '../../src/host/port.ts'
-import { openTestLedger } from '../support/ledgers.ts'
+import { SimulatedCrash } from '../../src/testing/index.ts'
+import { openTestLedger, otherClient } from '../support/ledgers.ts'
 
 const refused = { code: 'EPERM', message: 'vm-a: operation not permitted' }
 const host = () => ({
@@ -67,6 +68,82 @@ test('locks that cannot be listed are told with their errno', async () => {
   const told: Failure[] = []
   await ledger.reconcile({ onWarning: (warning) => told.push(warning) })
   expect(told).toMatchObject([{ code: 'ENOENT', message: expect.stringContaining('locks') }])
+})
+
+test('a VM whose history cannot be read keeps neither other locks nor the reserve', async () => {
+  const first = openTestLedger()
+  for (const id of ['a', 'b']) await (await first.createVm({ id, backend: 'test' })).close()
+  first.close()
+  const real = simulatedHost()
+  const forgotten: string[] = []
+  const forget: typeof real.forget = ({ vmId }) => void forgotten.push(vmId)
+  const ledger = openTestLedger({
+    home: first.home,
+    host: { ...real, forget },
+    reserveBytes: 4_096,
+  })
+  otherClient(ledger.home).exec(
+    `DROP TRIGGER events_never_change;
+     UPDATE events SET data = '{}' WHERE stream_id = 'vm/a' AND type = 'vm.creating'`,
+  )
+  for (const id of ['a', 'b']) writeFileSync(join(ledger.home, 'locks', `${id}.lock`), '')
+  rmSync(join(ledger.home, 'reserve'), { force: true })
+  expect(await ledger.reconcile()).toEqual([])
+  expect(forgotten).toEqual(['b'])
+  expect(statSync(join(ledger.home, 'reserve')).size).toBe(4_096)
+})
+
+test('a lock that cannot be taken keeps neither other locks nor what was told of them', async () => {
+  const real = simulatedHost()
+  const forgotten: string[] = []
+  let isBroken = false
+  const ledger = openTestLedger({
+    host: {
+      ...real,
+      fence: async (place, how) => {
+        if (isBroken && place.vmId === 'b') throw Object.assign(new Error('EACCES'), refused)
+        return real.fence(place, how)
+      },
+      forget: ({ vmId }) => {
+        if (isBroken && vmId !== 'c') throw Object.assign(new Error('EIO'), { code: 'EIO' })
+        forgotten.push(vmId)
+      },
+    },
+  })
+  const ids = ['a', 'b', 'c']
+  for (const id of ids) {
+    await (await ledger.createVm({ id, backend: 'test' })).close()
+    writeFileSync(join(ledger.home, 'locks', `${id}.lock`), '')
+  }
+  forgotten.length = 0
+  isBroken = true
+  const told: Failure[] = []
+  await ledger.reconcile({ onWarning: (warning) => told.push(warning) })
+  expect(told.map(({ code }) => code).toSorted()).toEqual(['EIO', 'EPERM'])
+  expect(told).toContainEqual({
+    code: 'EPERM',
+    message: `${ledger.home}/locks cannot be tidied: b: ${refused.message}`,
+  })
+  expect(forgotten).toEqual(['c'])
+})
+
+test('lock files stand for whatever a host throws, but nothing outlives its process', async () => {
+  const thrown: unknown[] = [new Error('no code'), 'no error', new SimulatedCrash('dead')]
+  const ledger = openTestLedger({
+    host: {
+      ...simulatedHost(),
+      forget: () => {
+        throw thrown.shift()
+      },
+    },
+  })
+  const made = async () => ledger.createVm({ backend: 'test' })
+  for (const said of ['no code', 'no error'])
+    expect(await (await made()).close()).toMatchObject({
+      result: 'cleaned',
+      warnings: [expect.stringContaining(`lock files are still there: ${said};`)],
+    })
+  await expect((await made()).close()).rejects.toThrow('dead')
 })
 
 test('what is wrong with the ledger itself is thrown, not told', async () => {
