@@ -92,6 +92,13 @@ export function migrate(
 
 /** What is not applied yet, oldest first. @throws LedgerError NEWER_SCHEMA, MIGRATION_FAILED */
 export function pendingOf(db: Database.Database, migrations: readonly Migration[]): Migration[] {
+  refuseNewer(db, migrations)
+  const applied = appliedOf(db, migrations[0]?.module ?? '')
+  return migrations.filter((migration) => isPending(db, migration, applied.get(migration.version)))
+}
+
+/** @throws LedgerError NEWER_SCHEMA where a newer program migrated it */
+export function refuseNewer(db: Database.Database, migrations: readonly Migration[]): void {
   const version = userVersion(db)
   const target = targetVersion(migrations)
   if (version > target)
@@ -99,8 +106,6 @@ export function pendingOf(db: Database.Database, migrations: readonly Migration[
       'NEWER_SCHEMA',
       `${db.name} has schema version ${version}, this vmledger knows ${target}; update vmledger`,
     )
-  const applied = appliedOf(db, migrations[0]?.module ?? '')
-  return migrations.filter((migration) => isPending(db, migration, applied.get(migration.version)))
 }
 
 const userVersion = (db: Database.Database): number =>

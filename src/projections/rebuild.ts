@@ -5,7 +5,7 @@ import type { RecordedEvent, VmEvent } from '../contract/events.ts'
 import { limits } from '../contract/limits.ts'
 import { vmOfStream } from '../contract/ids.ts'
 import type { VmState } from '../contract/state.ts'
-import { shippedMigrations } from '../events/migrations.ts'
+import { refuseNewer, shippedMigrations } from '../events/migrations.ts'
 import { explain } from '../events/sqlite-errors.ts'
 import { retryWhileBusy } from '../events/wait.ts'
 import type { RebuildResult } from './answers.ts'
@@ -25,14 +25,17 @@ const pageEvents = 2_000
 const tailEventsMax = 1_000
 const shadow = (table: string): string => `${table}__rebuild`
 
-/** @throws LedgerError BUSY, DISK_FULL, CORRUPT_EVENT ...; the projections are then as they were */
+/** @throws LedgerError NEWER_SCHEMA, BUSY, DISK_FULL, CORRUPT_EVENT ...; the projections are then as they were */
 export function rebuildProjections(
   db: Database.Database,
   log: Source,
   absent: VmState,
   fold: Fold,
 ): RebuildResult {
-  const schema = immediately(db, () => createShadows(db))
+  const schema = immediately(db, () => {
+    refuseNewer(db, shippedMigrations('ledger'))
+    return createShadows(db)
+  })
   const apply = createProjector(db, shadow)
   const at: Position = { position: 0, pages: 0 }
   const foldNext = createFold(db, log, absent, fold)
@@ -159,6 +162,7 @@ function swap(db: Database.Database, schema: number, catchUp: () => void): void 
 /** Another rebuild puts its own empty shadows in place of ours: filling those up would lose what came before. */
 function ours(db: Database.Database, schema: number, work: () => void): void {
   immediately(db, () => {
+    refuseNewer(db, shippedMigrations('ledger'))
     if (schemaVersionOf(db) !== schema)
       throw new LedgerError('BUSY', 'another rebuild of this ledger began; try again')
     work()

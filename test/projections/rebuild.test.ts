@@ -43,6 +43,10 @@ function another(): Pick<Recorded['store'], 'db' | 'log'> {
   return { db, log: openLog(db, targetVersion(shippedMigrations('ledger')), createProjector(db)) }
 }
 
+/** As a newer program would. */
+const migrateFurther = (): void =>
+  void another().db.exec('CREATE INDEX vms_newer ON vms (phase); PRAGMA user_version = 1000')
+
 const die = (): never => {
   throw new Error('killed here')
 }
@@ -131,5 +135,15 @@ describe('a rebuild', () => {
       expect.objectContaining({ code: 'CORRUPT_EVENT', position: 3000 }) as Error,
     )
     expect(firstDifference(before, dump(db))).toBeNull()
+  })
+
+  test.each([0, 2])('by an older program is refused: migrated before its page %i', (turn) => {
+    const { db } = recorded.store
+    if (turn === 0) migrateFurther()
+    expect(() => rebuildWith(turn, migrateFurther)).toThrow(
+      expect.objectContaining({ code: 'NEWER_SCHEMA' }) as Error,
+    )
+    expect(firstDifference(before, dump(db))).toBeNull()
+    expect(db.prepare(`SELECT 1 FROM sqlite_schema WHERE name = 'vms_newer'`).get()).toBeDefined()
   })
 })
