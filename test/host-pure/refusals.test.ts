@@ -23,6 +23,10 @@ const texts = {
     '/dev/stdin:1:24-24: Error: Could not process rule: No such file or directory\ndelete table ip handle 7\n                       ^',
   tableTaken:
     '/dev/stdin:1:17-17: Error: Could not process rule: File exists\ncreate table ip a\n                ^',
+  tableOwned:
+    '/dev/stdin:1:1-2: Error: Could not process rule: Operation not permitted\ncreate table ip a {\n^^',
+  tableSyntax: "/dev/stdin:5:11-11: Error: syntax error, unexpected '}'\nchain c { bogus }",
+  tableUnanswered: 'netlink: Error: Could not process rule: No buffer space available',
   tableRefused:
     'Operation not permitted (you must be root)\nnetlink: Error: cache initialization failed: Operation not permitted',
   tableDeleteRefused: 'Error: Could not process rule: Operation not permitted',
@@ -141,6 +145,29 @@ test.each<[Kind, Text, Text]>([
     })
   },
 )
+
+test.each<[Text, 'ours' | 'theirs']>([
+  ['tableOwned', 'theirs'],
+  ['tableSyntax', 'ours'],
+])('a table that stands exists, also where nft says first: %s', async (text, whose) => {
+  const { command, driver, name, [whose]: standing } = tools.nft_table
+  const body = script('nft_table', print(standing), refuse(text, 1))
+  await withCommand(command, body, async () => {
+    const created = await driver.create(context, { kind: 'nft_table', name, spec: {} })
+    expect(created).toMatchObject({ outcome: 'exists', error: { code: 'EXISTS' } })
+  })
+})
+
+test('a table that was made though the answer was lost is deleted', async () => {
+  const { command, driver, name, ours } = tools.nft_table
+  const gone = `if [ -e "$0.deleted" ]; then ${toStderr(refuse('tableAbsent', 1))}\nfi\n`
+  const change = `case "$*" in *delete*) : >"$0.deleted"; exit 0;; esac\n`
+  const body = script('nft_table', gone + print(ours), change + refuse('tableUnanswered', 1))
+  await withCommand(command, body, async () => {
+    const created = await driver.create(context, { kind: 'nft_table', name, spec: {} })
+    expect(created).toMatchObject({ outcome: 'failed', error: { code: 'COMMAND_FAILED' } })
+  })
+})
 
 test.each(['tap', 'nft_table'] as const)(
   'without its command a %s is unknown, never absent',

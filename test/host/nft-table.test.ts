@@ -1,9 +1,10 @@
 // nftables tables on the real kernel: ours are made and given back, all others are left alone.
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { afterEach, expect, test } from 'vitest'
 import type { Identity } from '../../src/contract/resources.ts'
 import { nftTableDriver } from '../../src/host/linux/nft-table.ts'
-import { actThrough, asNobody } from '../support/run-act.ts'
+import { actThrough, asNobody, until } from '../support/run-act.ts'
 import { contextOf, heldOf } from '../support/place.ts'
 import { testPlace } from '../support/temporary.ts'
 
@@ -65,6 +66,30 @@ test('a taken name is never touched, not even where it carries our tag', async (
     outcome: 'exists',
   })
   expect(nft('-a', 'list', 'table', 'ip', 'vmledger_one')).toBe(before)
+})
+
+test('it exists also for rules that nft cannot read, and is not deleted', async () => {
+  await make()
+  const before = nft('-a', 'list', 'table', 'ip', 'vmledger_one')
+  const spec = { rules: 'chain c { bogus }' }
+  expect(await nftTableDriver.create(context, { kind: 'nft_table', name, spec })).toMatchObject({
+    outcome: 'exists',
+  })
+  expect(nft('-a', 'list', 'table', 'ip', 'vmledger_one')).toBe(before)
+})
+
+test('one that has an owner exists, though the kernel says that it is not permitted', async () => {
+  const owner = spawn('nft', ['-i'], { stdio: ['pipe', 'ignore', 'inherit'] })
+  try {
+    owner.stdin.write('add table ip vmledger_one { flags owner; }\n')
+    await until(() => tables() !== '')
+    expect(
+      await nftTableDriver.create(context, { kind: 'nft_table', name, spec: {} }),
+    ).toMatchObject({ outcome: 'exists' })
+  } finally {
+    owner.kill()
+    await once(owner, 'exit')
+  }
 })
 
 test('another table under our name and tag is kept', async () => {

@@ -40,26 +40,27 @@ async function create(context: DriverContext, resource: Resource): Promise<Creat
   if (escape !== null) return notCreated(invalid(`spec.rules: ${escape}`))
   const input = script(name, context.place.tag, rules)
   const result = await nft(['-f', '-'], { input, fds: fdsOf(context) })
-  if (isRefused(result)) return notCreated(commandFailure('nft', result))
+  if (result.missing) return notCreated(commandFailure('nft', result))
   const after = await lookAtTable(name)
   if (succeeded(result) && isTagged(after, context.place))
     return { outcome: 'acquired', identity: identityOf(name, after.found) }
-  // It stood before us, whatever tag it carries.
-  if (isTaken(result, after)) return exists(`a table ${resource.name} exists already`)
+  if (madeNothing(result)) {
+    // What stands stood before us, whatever tag it carries and whatever `nft` says first.
+    if ('found' in after && after.found !== null)
+      return exists(`a table ${resource.name} exists already`)
+    if (isDenied(result)) return notCreated(commandFailure('nft', result))
+  }
   // Where the command succeeded, it is the look at its result that did not.
   const isUnseen = succeeded(result) && 'error' in after
   return undo(context.place, name, after, isUnseen ? after.error : commandFailure('nft', result))
 }
 
-/** Nothing was made, and there is nothing to look at: not installed, or not allowed. */
-const isRefused = (result: CommandResult): boolean =>
-  result.missing || (failedByItself(result) && commandFailure('nft', result).code === 'EPERM')
+/** Whoever may not make one may not look either; a table with an owner (`flags owner`) refuses like this too. */
+const isDenied = (result: CommandResult): boolean => commandFailure('nft', result).code === 'EPERM'
 
-const isTaken = (result: CommandResult, after: Look<Table>): boolean =>
-  failedByItself(result) &&
-  /file exists/i.test(result.stderr) &&
-  'found' in after &&
-  after.found !== null
+/** With ENOBUFS it is the kernel's answer that was lost: the transaction may be done. */
+const madeNothing = (result: CommandResult): boolean =>
+  failedByItself(result) && !/no buffer space available/i.test(result.stderr)
 
 /** It was not stopped on its way: its transaction was refused as a whole. */
 const failedByItself = ({ code, timedOut }: CommandResult): boolean =>
