@@ -35,7 +35,8 @@ export type ReconcilePassOptions = ForeignDirOptions & {
   readonly onReport?: (report: ReconcileReport) => void
   /**
    * Told what is wrong with no VM that is still to be cleaned: trash that cannot be deleted, lock files of
-   * cleaned VMs that cannot be removed. Without it the ledger's `logger` is.
+   * cleaned VMs that cannot be looked for or removed, a reserve that cannot be made. Without it the ledger's
+   * `logger` is.
    */
   readonly onWarning?: (warning: Failure) => void
 }
