@@ -27,7 +27,8 @@ const library: Target = {
   entries: { index: 'src/index.ts', testing: 'src/testing/index.ts' },
   external: [/^node:/, /^(xstate|better-sqlite3|ulid)(\/|$)/],
   // zod as well, for its hundred files are most of what a start has to load. It stays a dependency for its
-  // types, and a supervisor's own schemas are known whichever copy they are of: zod marks them by traits.
+  // types. A supervisor's own schemas may be of any copy of zod 4: `instanceof` asks for traits, which all
+  // copies name alike, and secret() puts its mark where all of them keep it (src/contract/redact.ts).
   inlined: ['drizzle-orm', 'zod'],
 }
 const cli: Target = {

@@ -1,5 +1,6 @@
 /** Keeps secrets out of events: an immutable log cannot be cleaned later, so nothing secret may enter. */
 import { z } from 'zod'
+import { LedgerError } from './errors.ts'
 
 export const redacted = '[redacted]'
 
@@ -40,13 +41,17 @@ const assignedFlag = new RegExp(`^[^\\s=]{0,64}(?:${word})[^\\s=]{0,64}=`, 'i')
 const oneWord = /^\w*$/
 const none: ReadonlySet<string> = new Set()
 
-const fields = new WeakSet<z.ZodType>()
+// In the definition, which every derived schema copies: zod up to 4.2 forgets `meta` at a check such
+// as `.min(8)`, and the user's own copy may be that old.
+const mark = Symbol.for('vmledger.secret')
 
 /** Marks a field of a config schema as secret: its value never reaches an event. */
 export function secret<S extends z.ZodType>(schema: S): S {
-  const marked = schema.meta({ secret: true })
-  fields.add(marked)
-  return marked
+  assertKnown(schema)
+  // By descriptors, since the shape of a recursive object may not be read before it is declared.
+  const parts = Object.getOwnPropertyDescriptors(schema.def)
+  const def = Object.defineProperties({}, { ...parts, [mark]: { value: true, enumerable: true } })
+  return schema.clone(def as typeof schema.def, { parent: true }).meta({ secret: true })
 }
 
 /**
@@ -157,7 +162,7 @@ function remember(value: string, found: Set<string>): void {
 }
 
 function redactBySchema(value: unknown, schema: z.ZodType, found: Set<string>): unknown {
-  if (isSecret(schema)) return redactAll(value, found)
+  if (isMarked(schema)) return redactAll(value, found)
   const views = viewsOf(schema)
   // Of a union every branch has its say: which one is meant may hang on the very field that is wrong.
   if (views.length > 0)
@@ -200,8 +205,19 @@ function viewsOf(schema: z.ZodType): z.ZodType[] {
   return [...all, ...(def.options ?? [])].filter((view) => view !== undefined)
 }
 
-const isSecret = (schema: z.ZodType): boolean =>
-  fields.has(schema) || schema.meta()?.['secret'] === true
+function isMarked(schema: z.ZodType): boolean {
+  assertKnown(schema)
+  return Object.hasOwn(schema.def, mark) || schema.meta()?.['secret'] === true
+}
+
+/** Others have no `meta`, and what they hold cannot be found: better no event than one with a secret. */
+function assertKnown(schema: unknown): void {
+  if (schema instanceof z.ZodType) return
+  throw new LedgerError(
+    'INVALID_OPTION',
+    `secret() and configSchema need schemas of 'zod' 4; those of zod/mini and zod 3 cannot be marked`,
+  )
+}
 
 const mapEntries = (value: object, change: (key: string, inner: unknown) => unknown): object =>
   Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, change(key, inner)]))

@@ -1,6 +1,8 @@
 // What must never reach an event, by the ways in which it tries to.
 import { describe, expect, test } from 'vitest'
 import { z } from 'zod'
+import * as mini from 'zod/mini'
+import { z as zodOfUser } from 'zod-old'
 import { limits } from '../../src/contract/limits.ts'
 import {
   redactConfig,
@@ -13,6 +15,9 @@ import {
 const r = redacted
 
 const hidden = () => secret(z.string())
+
+/** A user's own copy of zod, from before it kept `meta` at a check. */
+const older = zodOfUser as unknown as typeof z
 
 describe('free text', () => {
   test.each([
@@ -471,5 +476,98 @@ describe('a config with a schema', () => {
       token: r,
       vault: 'def',
     })
+  })
+})
+
+describe('a config with a schema of an older copy of zod', () => {
+  const text = () => secret(older.string())
+  type Row = [what: string, field: z.ZodType, value?: unknown, clean?: unknown]
+
+  test('would lose a mark that were in `meta` alone', () => {
+    const field = older.string().meta({ secret: true }).min(8)
+    expect(field.meta()).toBeUndefined()
+    expect(redactConfig('correct-horse', field, new Set())).toBe('correct-horse')
+  })
+
+  test.each<Row>([
+    ['a secret', text()],
+    ['one with min', text().min(8)],
+    ['one with max', text().max(64)],
+    ['one with a regex', text().regex(/-/)],
+    ['one that is refined', text().refine((value) => value !== '')],
+    ['one that is trimmed', text().trim()],
+    ['one with several checks', text().min(8).max(64).regex(/-/)],
+    ['one that is described', text().min(8).describe('d')],
+    ['one with a meta of its own', text().min(8).meta({ secret: false, title: 't' })],
+    ['an optional one', text().min(8).optional()],
+    ['a nullable one', text().min(8).nullable()],
+    ['one with a default', text().min(8).default('d')],
+    ['a transformed one', text().min(8).transform(Number)],
+    ['a piped one', text().min(8).pipe(older.string())],
+    ['one in a union', older.union([older.number(), text().min(8)])],
+    ['one in an object', older.object({ vault: text().min(8) }), { vault: 'abc' }, { vault: r }],
+    ['one in a list', older.array(text().min(8)), ['abc'], [r]],
+    ['a list with a check', secret(older.array(older.string())).min(1), ['abc'], [r]],
+    [
+      'an object that was extended',
+      secret(older.object({ a: older.string() })).extend({ b: older.string() }),
+      { a: 'abc', b: 'def' },
+      { a: r, b: r },
+    ],
+  ])('loses %s', (_, field, value = 'correct-horse', clean = r) => {
+    const schema = older.object({ field, rest: older.string().min(1) })
+    const config = { field: value, rest: 'kept' }
+    expect(redactConfig(config, schema, new Set())).toEqual({ field: clean, rest: 'kept' })
+  })
+})
+
+describe.each([
+  ['its own copy of zod', z],
+  ['an older one', older],
+])('a mark on a schema of %s', (_, zod) => {
+  test('keeps what the schema says and checks', () => {
+    const field = secret(zod.string().min(8).describe('the seed'))
+    expect(field.meta()).toEqual({ description: 'the seed', secret: true })
+    expect(field.safeParse('short').success).toBe(false)
+    expect(field.parse('correct-horse')).toBe('correct-horse')
+  })
+
+  test('leaves the schema that it was made from as it is', () => {
+    const field = zod.string()
+    secret(field)
+    expect(redactConfig('correct-horse', field, new Set())).toBe('correct-horse')
+  })
+
+  test('may be on an object that holds itself', () => {
+    const node = secret(
+      zod.object({
+        vault: zod.string(),
+        get next(): z.ZodType {
+          return node.optional()
+        },
+      }),
+    )
+    const config = { vault: 'abc', next: { vault: 'def' } }
+    expect(node.safeParse(config).success).toBe(true)
+    expect(redactConfig(config, node, new Set())).toEqual({ vault: r, next: { vault: r } })
+  })
+})
+
+describe('a schema of zod/mini', () => {
+  const field = mini.string() as unknown as z.ZodType
+  const refused = expect.objectContaining({
+    code: 'INVALID_OPTION',
+    message: expect.stringContaining('zod/mini'),
+  })
+
+  test('is refused a mark', () => {
+    expect(() => secret(field)).toThrow(refused)
+  })
+
+  test.each<[string, z.ZodType]>([
+    ['a whole config', mini.object({ vault: hidden() }) as unknown as z.ZodType],
+    ['a field', z.object({ vault: field })],
+  ])('is refused as the schema of %s', (_, schema) => {
+    expect(() => redactConfig({ vault: 'abc' }, schema, new Set())).toThrow(refused)
   })
 })
