@@ -1,7 +1,6 @@
 /** Removes the lock files of VMs that are cleaned, also of those whose cleaner died before it could. */
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { CorruptEventError } from '../contract/errors.ts'
 import { type VmId, vmId, vmIdPattern } from '../contract/ids.ts'
 import { codeOf, messageOf } from '../contract/thrown.ts'
 import type { Failure, Host, Place } from '../host/port.ts'
@@ -26,6 +25,7 @@ export type ForgetDependencies = {
   readonly home: string
   readonly host: Host
   readonly placeOf: (vmId: VmId) => Place
+  /** No for a history that cannot be read: of it nothing is proven. */
   readonly isCleaned: (vmId: VmId) => boolean
 }
 
@@ -37,22 +37,12 @@ export async function forgetCleaned(deps: ForgetDependencies): Promise<readonly 
   const failures: Failure[] = []
   const files = readdirSync(join(deps.home, 'locks'))
   const names = new Set(files.map((name) => name.replace(/\.\w+$/, '')))
-  for (const id of [...names].filter((name) => vmIdPattern.test(name)).map(vmId)) {
-    if (!isKnownCleaned(id, deps)) continue
+  const ids = [...names].filter((name) => vmIdPattern.test(name)).map(vmId)
+  for (const id of ids.filter(deps.isCleaned)) {
     const failure = await forgetUnheld(deps.placeOf(id), deps.host).catch(refusalOf)
     if (failure !== null) failures.push({ ...failure, message: `${id}: ${failure.message}` })
   }
   return failures
-}
-
-function isKnownCleaned(id: VmId, { isCleaned }: ForgetDependencies): boolean {
-  try {
-    return isCleaned(id)
-  } catch (error) {
-    // One history that cannot be read must not keep a pass from the locks of other VMs.
-    if (error instanceof CorruptEventError) return false
-    throw error
-  }
 }
 
 async function forgetUnheld(place: Place, host: Host): Promise<Failure | null> {
