@@ -84,7 +84,7 @@ const envelopeSchema = z.object({
 })
 
 const noneStaged: ReadonlyMap<VmId, Versioned> = new Map()
-const cachedStatesMax = 8_192
+const cachedStatesMax = 16_384
 const politeMs = 2
 const politeForMs = 1_000
 

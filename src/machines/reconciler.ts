@@ -24,7 +24,8 @@ type ReconcilerContext = ReconcilerInput & {
   /** What the scan found; those before `next` were taken. */
   readonly found: readonly string[]
   readonly next: number
-  readonly inHand: number
+  /** The places in which no VM is in hand, by number: there are `concurrency`. */
+  readonly free: readonly number[]
   readonly errors: readonly unknown[]
   readonly isWoken: boolean
   readonly isStopping: boolean
@@ -49,6 +50,10 @@ const codesOfTheLedger: ReadonlySet<ErrorCode> = new Set([
 const isOfTheLedger = (error: unknown): boolean =>
   error instanceof LedgerError && codesOfTheLedger.has(error.code)
 
+const placePrefix = 'place/'
+const hasNoneInHand = ({ concurrency, free }: ReconcilerContext): boolean =>
+  free.length === concurrency
+
 const fromOutside = (): Promise<never> => Promise.reject(new Error('provided by the hallway'))
 
 const reconciler = setup({
@@ -69,25 +74,28 @@ const reconciler = setup({
   },
   delays: { interval: ({ context }) => context.intervalMs ?? 0 },
   guards: {
-    isPassOver: ({ context: { inHand, next, found } }) => inHand === 0 && next === found.length,
+    isPassOver: ({ context }) => hasNoneInHand(context) && context.next === context.found.length,
+    isStoppable: ({ context }) => context.isStopping && hasNoneInHand(context),
     isStopping: ({ context }) => context.isStopping,
     isLast: ({ context }) => context.isStopping || context.intervalMs === null,
     isWoken: ({ context }) => context.isWoken,
   },
   actions: {
     beginPass: assign({ found: [], next: 0, errors: [], isWoken: false }),
-    /** Starts a child for each free place. */
+    /**
+     * Starts a child for each free place, named by the place: a child takes the place of one that has ended. Named
+     * by its VM, each would make the machine remember one more kind of event, for as long as the process lives.
+     */
     takeMore: enqueueActions(({ context, enqueue }) => {
-      const { concurrency, found, inHand, next } = context
-      const taken = found.slice(next, next + Math.max(0, concurrency - inHand))
-      for (const vmId of taken)
-        enqueue.spawnChild('reconcileVm', { id: `vm/${vmId}`, input: { vmId } })
-      enqueue.assign({ next: next + taken.length, inHand: inHand + taken.length })
+      const { found, free, next } = context
+      const taken = found.slice(next, next + free.length)
+      for (const [index, vmId] of taken.entries())
+        enqueue.spawnChild('reconcileVm', { id: `${placePrefix}${free[index]}`, input: { vmId } })
+      enqueue.assign({ next: next + taken.length, free: free.slice(taken.length) })
     }),
-    /** A child that has ended is let go: a reconciler that runs for years keeps none. */
-    letGo: enqueueActions(({ context, event, enqueue }) => {
-      if ('actorId' in event) enqueue.stopChild(event.actorId)
-      enqueue.assign({ inHand: context.inHand - 1 })
+    freePlace: assign({
+      free: ({ context: { free }, event }) =>
+        'actorId' in event ? [...free, Number(event.actorId.slice(placePrefix.length))] : free,
     }),
     keepError: assign({
       errors: ({ context, event }) => [...context.errors, 'error' in event ? event.error : event],
@@ -108,7 +116,7 @@ export const reconcilerMachine = reconciler.createMachine({
     intervalMs: input?.intervalMs ?? null,
     found: [],
     next: 0,
-    inHand: 0,
+    free: Array.from({ length: input?.concurrency ?? 1 }, (_, place) => place),
     errors: [],
     isWoken: false,
     isStopping: false,
@@ -133,14 +141,14 @@ export const reconcilerMachine = reconciler.createMachine({
     reconciling: {
       entry: 'takeMore',
       always: [
-        { guard: ({ context }) => context.isStopping && context.inHand === 0, target: 'passed' },
+        { guard: 'isStoppable', target: 'passed' },
         { guard: 'isPassOver', target: 'tidying' },
       ],
       on: {
         stop: { actions: [assign({ isStopping: true }), 'takeNoMore'] },
-        'xstate.done.actor.*': { actions: ['letGo', 'takeMore'] },
+        'xstate.done.actor.*': { actions: ['freePlace', 'takeMore'] },
         'xstate.error.actor.*': {
-          actions: ['letGo', 'keepError', 'takeNoMoreIfOfTheLedger', 'takeMore'],
+          actions: ['freePlace', 'keepError', 'takeNoMoreIfOfTheLedger', 'takeMore'],
         },
       },
     },
