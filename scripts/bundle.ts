@@ -84,6 +84,8 @@ async function generate({ entries, external, inlined }: Target): Promise<OutputC
   })
   const { output } = await build.generate({
     format: 'esm',
+    // An eighth of what Node reads at each start.
+    comments: { legal: true, annotation: false, jsdoc: false },
     chunkFileNames: '[name]-[hash].js',
     postBanner: ({ moduleIds }) => noticeOf(moduleIds),
   })

@@ -21,7 +21,7 @@ export function replayStream(
   events: readonly RecordedEvent[],
   until: ReplayUntil | null,
 ): ReplayStep[] {
-  let snapshot: VmSnapshot = initialSnapshot
+  let snapshot: VmSnapshot = initialSnapshot()
   return upTo(events, until).map((event) => {
     const fact = event as unknown as VmEvent
     const isRefused = !snapshot.can(fact)

@@ -1,7 +1,6 @@
 /** `vmledger doctor`: whether the home and the host are as they should be. Writes nothing. */
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
-import { doctor as examine } from '../doctor.ts'
 import { defaultHome } from '../home.ts'
 import type { HostCheck } from '../host/port.ts'
 import { exitCodes } from './errors.ts'
@@ -19,6 +18,7 @@ export function addDoctor(program: Command): void {
 
 async function doctor({ home: given, json = false }: SharedOptions): Promise<void> {
   const home = resolve(given ?? defaultHome())
+  const { doctor: examine } = await import('../doctor.ts') // loaded by no other command
   const checks = await examine({ home, host: await hostOf(home) })
   if (json) for (const check of checks) printJson(check)
   else printTable(checks.flatMap(rowsOf), { last: 'wrap' })

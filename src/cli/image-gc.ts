@@ -5,7 +5,7 @@ import { LedgerError } from '../contract/errors.ts'
 import { bytesText } from '../disk/admission.ts'
 import { defaultCache } from '../home.ts'
 import type { ImageGcFile, ImageGcReport } from '../images/answers.ts'
-import { assertCache, type Images, openImages } from '../open-images.ts'
+import type { Images } from '../open-images.ts'
 import type { SharedOptions } from './options.ts'
 import { printJson, talk } from './output.ts'
 import type { Problem } from './reports.ts'
@@ -17,6 +17,7 @@ export async function withImages<T>(
   access: 'read' | 'write' | 'make',
   work: (images: Images) => T | Promise<T>,
 ): Promise<T> {
+  const { assertCache, openImages } = await import('../open-images.ts') // loaded by no other command
   const cache = cacheOf(options)
   if (access !== 'make') assertCache(join(cache, 'images'))
   const images = openImages({

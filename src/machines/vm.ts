@@ -119,7 +119,8 @@ export const vmMachine = vm.createMachine({
 })
 
 export type VmSnapshot = SnapshotFrom<typeof vmMachine>
-export const [initialSnapshot] = initialTransition(vmMachine)
+/** Asked for, not made at load: only replays need it, and every start of the command line would pay. */
+export const initialSnapshot = (): VmSnapshot => initialTransition(vmMachine)[0]
 
 /** The snapshot after `event`, by XState itself: what `replay` uses. Refused events change nothing. */
 export const step = (snapshot: VmSnapshot, event: VmEvent): VmSnapshot =>

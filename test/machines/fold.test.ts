@@ -46,7 +46,7 @@ describe('decide is the machine', () => {
   test('along random lives, refusals included', () => {
     fc.assert(
       fc.property(fc.nat(), (seed) => {
-        let snapshot = initialSnapshot
+        let snapshot = initialSnapshot()
         for (const { event: tried, before, isTaken } of walk(seededRandom(seed), 40).steps) {
           expect(before).toEqual(stateOf(snapshot))
           expect(snapshot.can(tried)).toBe(isTaken)
