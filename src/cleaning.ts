@@ -36,10 +36,13 @@ export function cleaningOf(open: OpenHome, handles: Handles): Cleaning {
   const release = batchedRelease()
 
   async function clean(id: VmId, options: ReconcileOptions): Promise<ReconcileReport> {
+    let isKept = false
     try {
-      return await reconcileVm(id, options, reconciling())
+      const report = await reconcileVm(id, options, reconciling())
+      isKept = report.result === 'kept'
+      return report
     } finally {
-      if (open.isOpen()) handles.forgetCleaned([id])
+      if (!isKept && open.isOpen()) handles.forgetCleaned([id])
     }
   }
 
